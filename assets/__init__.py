@@ -1,0 +1,1 @@
+"""The embedded tiny base model and the scripts that made it."""

@@ -1,0 +1,1 @@
+"""The embedded data sets and the generator that made them."""

@@ -1,0 +1,1 @@
+"""The library behind train.py, infer.py and export.py."""

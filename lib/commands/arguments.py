@@ -1,0 +1,63 @@
+"""Options of `python train.py`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """The options, with argparse's own exit code 2 for what is wrong with them."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--stage", metavar="N", help="a stage number, a range (1-3) or all")
+    add(
+        "--stages-dir",
+        type=Path,
+        default=Path("stages"),
+        metavar="DIR",
+        help="folder of the curriculum's stage files",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the stage file (repeatable)",
+    )
+    add(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="processes on this machine (default: one per visible GPU, else 1)",
+    )
+    add("--force", action="store_true", help="run stages again that are complete and up to date")
+    add("--plan", action="store_true", help="print what would run, and stop; loads no torch")
+    add(
+        "--show-mask",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --plan: N training rows with the learned tokens marked",
+    )
+    add("--status", action="store_true", help="print where every stage stands, one line each")
+    add("--json", action="store_true", help="with --plan or --status: for machines")
+    options = parser.parse_args(arguments)
+    if not (options.status or options.stage):
+        parser.error("say which stage: --stage N, --stage 1-3 or --stage all (or ask for --status)")
+    if options.show_mask and not options.plan:
+        parser.error("--show-mask belongs to --plan")
+    if options.json and not (options.plan or options.status):
+        parser.error("--json belongs to --plan or --status")
+    return options
+
+
+def worker_command(options: argparse.Namespace, stage: int) -> list[str]:
+    """The command of one worker process: this stage alone, whatever its state."""
+    script = str(Path(sys.argv[0]).resolve())
+    overrides = [text for override in options.set for text in ("--set", override)]
+    return [script, "--stage", str(stage), "--stages-dir", str(options.stages_dir), *overrides, "--force"]

@@ -1,0 +1,169 @@
+"""The realised mix in numbers: what was asked for and what is trained, by source and label. Pure data."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lib.data.encoded import DROPPED, EncodedRow
+from lib.data.rows import Example
+
+SHOWN_LABELS = 200
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Draws counted after encoding. A row drawn three times counts three times."""
+
+    rows: int = 0
+    """Draws that are trained on."""
+    tokens: int = 0
+    """Tokens of these, after truncation."""
+    supervised: int = 0
+    """Tokens of these that carry loss."""
+    truncated: int = 0
+    """Draws of these whose prompt was cut."""
+    too_long: int = 0
+    """Draws dropped: the answer alone exceeds SFT_MAX_SEQ_LEN."""
+    nothing_supervised: int = 0
+    """Draws dropped: no token of the answer carries loss."""
+    unrenderable: int = 0
+    """Draws dropped: the chat template refuses them (lenient mode)."""
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    id: str
+    weight: float | None
+    share: float
+    """Normalised weight; without weights, the part of the training rows."""
+    rows: int
+    skipped: int
+    """Rows that fit no format (lenient mode); not among `rows`."""
+    distinct: int
+    validation: int
+    """Distinct rows held out on behalf of this source."""
+    training: int
+    """Rows left for training: duplicates counted, held-out content of any source excluded."""
+    requested: float
+    """Share × base size, before rounding."""
+    drawn: int
+    """After largest-remainder rounding."""
+    upsampled: int
+    """After the rules multiplied: the draws that go into training."""
+    max_repeats: int
+    """How often the most frequent row is drawn."""
+    unseen: int
+    """Training rows that are never drawn."""
+    encoded: TokenCount | None = None
+
+
+@dataclass(frozen=True)
+class LabelLine:
+    field: str
+    value: str
+    rows: int
+    """Training rows that carry it."""
+    drawn: int
+    """Draws that carry it, after upsampling."""
+    share: float
+    """Of all draws."""
+    encoded: TokenCount | None = None
+
+
+@dataclass(frozen=True)
+class MixLedger:
+    sources: tuple[SourceLine, ...]
+    labels: tuple[LabelLine, ...]
+    """The 200 most frequent, by field and then by value."""
+    labels_left_out: int
+    base_size: int
+    """Size of the mix before upsampling."""
+    drawn: int
+    upsampled: int
+    validation: int
+    encoded: TokenCount | None = None
+    validation_encoded: TokenCount | None = None
+    estimated: bool = False
+    """True: the token counts are scaled up from a sample or guessed from characters."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def label_lines(rows: Iterable[Example], draws: Iterable[Example]) -> tuple[tuple[LabelLine, ...], int]:
+    """One line per label, and how many rarer labels are left out."""
+    row_counts = Counter(label for example in rows for label in example.labels)
+    drawn = list(draws)
+    draw_counts = Counter(label for example in drawn for label in example.labels)
+    frequent = sorted(row_counts, key=lambda label: (-row_counts[label], label))[:SHOWN_LABELS]
+    lines = tuple(
+        LabelLine(*label, row_counts[label], draw_counts[label], draw_counts[label] / max(len(drawn), 1))
+        for label in sorted(frequent)
+    )
+    return lines, len(row_counts) - len(frequent)
+
+
+def with_token_counts(
+    ledger: MixLedger,
+    draws: Iterable[Example],
+    validation: Iterable[Example],
+    encoded: Mapping[str, EncodedRow],
+    *,
+    estimated: bool = False,
+) -> MixLedger:
+    """The ledger with tokens counted, per source and per label.
+
+    `encoded` maps row ids to rows. When it holds only a sample of the draws, each group's counts are scaled
+    to all draws of the group.
+    """
+    groups: dict[object, _Tally] = {}
+    for example in draws:
+        for group in (None, ("source", example.source), *example.labels):
+            groups.setdefault(group, _Tally()).add(encoded.get(example.row_id))
+    held_out = _Tally()
+    for example in validation:
+        held_out.add(encoded.get(example.row_id))
+
+    def count(group: object) -> TokenCount | None:
+        return groups.get(group, _Tally()).scaled()
+
+    return replace(
+        ledger,
+        sources=tuple(replace(line, encoded=count(("source", line.id))) for line in ledger.sources),
+        labels=tuple(replace(line, encoded=count((line.field, line.value))) for line in ledger.labels),
+        encoded=count(None),
+        validation_encoded=held_out.scaled(),
+        estimated=estimated,
+    )
+
+
+class _Tally:
+    """Sums over draws, of which some may not have been encoded."""
+
+    def __init__(self) -> None:
+        self.draws = 0
+        self.known = 0
+        self.sums: Counter[str] = Counter()
+
+    def add(self, row: EncodedRow | None) -> None:
+        self.draws += 1
+        if row is None:
+            return
+        self.known += 1
+        if row.status in DROPPED:
+            self.sums[row.status] += 1
+        else:
+            self.sums.update(
+                rows=1,
+                tokens=len(row.input_ids),
+                supervised=row.supervised_tokens,
+                truncated=row.cut_tokens > 0,
+            )
+
+    def scaled(self) -> TokenCount | None:
+        """For all draws of the group; None when it has draws and none of them was encoded."""
+        if self.draws and not self.known:
+            return None
+        scale = self.draws / max(self.known, 1)
+        return TokenCount(**{name: round(value * scale) for name, value in self.sums.items()})

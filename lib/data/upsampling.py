@@ -1,0 +1,47 @@
+"""Rules that multiply rows by their labels."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from lib.data.labels import Label
+from lib.data.rows import Example
+from lib.settings.errors import Problem
+from lib.settings.suggestions import did_you_mean
+
+SHOWN_LABELS = 40
+
+
+def multiplier_of(example: Example, rules: Mapping[str, float]) -> float:
+    """The largest multiplier among the rules that match a label of the row; 1.0 when none does."""
+    return max((rules[label.value] for label in example.labels if label.value in rules), default=1.0)
+
+
+def unmatched_rules(rules: Mapping[str, float], examples: Iterable[Example]) -> tuple[Problem, ...]:
+    """One problem for each rule that matches no row, listing the labels that exist."""
+    if not rules:
+        return ()
+    counts = Counter(label for example in examples for label in example.labels)
+    values = {label.value for label in counts}
+    return tuple(
+        Problem(
+            where="data sets of the mix",
+            key="SFT_UPSAMPLE_RULES",
+            value=f'"{rule}" matches no row',
+            expected=f"a label that the rows have; {_existing(counts)}",
+            remedy=f"{did_you_mean(rule, sorted(values))} Correct or remove the rule".strip(),
+        )
+        for rule in rules
+        if rule not in values
+    )
+
+
+def _existing(counts: Mapping[Label, int]) -> str:
+    if not counts:
+        return "these rows have no labels at all"
+    frequent = sorted(counts, key=lambda label: (-counts[label], label))[:SHOWN_LABELS]
+    fields: dict[str, list[str]] = {}
+    for field, value in frequent:
+        fields.setdefault(field, []).append(f"{value} ({counts[Label(field, value)]})")
+    listed = "; ".join(f"{field}: {', '.join(values)}" for field, values in sorted(fields.items()))
+    more = len(counts) - len(frequent)
+    return listed + (f"; and {more} rarer ones" if more else "")

@@ -1,0 +1,154 @@
+"""The chain of earlier stages under a stage, and whether each still is what its file says."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.lineage.fingerprint import base_fingerprint, differences, file_sha256, json_sha256
+from lib.lineage.record import ADAPTER_WEIGHTS, RUNNING, StageRecord, read_record
+from lib.settings import Problem
+from lib.settings import StageSettings
+
+# Settings that change what a person sees or keeps, not what is learned.
+WITHOUT_EFFECT = frozenset(
+    """SFT_LOGGING_STEPS SFT_SAVE_TOTAL_LIMIT SFT_PER_DEVICE_EVAL_BS SFT_STRICT SFT_OUT_LORA_DIR
+    SFT_GEN_EVAL_DATASET_ID SFT_GEN_EVAL_SAMPLES SFT_GEN_EVAL_SEED SFT_GEN_EVAL_BATCH_SIZE
+    SFT_GEN_EVAL_MAX_NEW_TOKENS MLFLOW_EXPERIMENT_NAME MLFLOW_TRACKING_URI SFT_BASE_MODEL
+    SFT_BASE_REVISION""".split()
+)
+BASE = "base model"
+# Origins of settings that belong to one run and not to the curriculum.
+PASSING = frozenset({"environment", "--set"})
+DATA_KEYS = frozenset({"SFT_DATASET_MIX", "SFT_DATASET_IDS", "SFT_DATASET_ID"})
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An earlier stage whose adapter is merged into the base of the present one."""
+
+    stage: int
+    folder: Path
+    adapter_sha256: str
+    record: StageRecord | None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Everything under a stage: the stage-0 base and the adapters of earlier stages, oldest first."""
+
+    base_fingerprint: str
+    parents: tuple[Parent, ...]
+    missing: tuple[int, ...]
+
+    @property
+    def adapters(self) -> list[Path]:
+        """Folders of the adapters to merge, oldest first."""
+        return [parent.folder for parent in self.parents]
+
+    @property
+    def key(self) -> str:
+        """Content key of the merged base: the same key means the same weights."""
+        return json_sha256([self.base_fingerprint, [parent.adapter_sha256 for parent in self.parents]])
+
+
+def trace(settings: StageSettings, earlier: Sequence[int]) -> Chain:
+    """The chain under `settings`; `earlier` are the numbers of the curriculum's earlier stages."""
+    parents, missing = [], []
+    for stage in earlier:
+        folder = Path(f"{settings.output}_stage{stage}")
+        weights = folder / ADAPTER_WEIGHTS
+        if weights.is_file() and (folder / "adapter_config.json").is_file():
+            parents.append(Parent(stage, folder, file_sha256(weights), read_record(folder)))
+        else:
+            missing.append(stage)
+    model = settings.model
+    return Chain(base_fingerprint(model.base_model, model.base_revision), tuple(parents), tuple(missing))
+
+
+def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """What decides the result of a stage, as flat text: settings, base, parents and data."""
+    return {
+        **{key: value for key, value in settings.values.items() if key not in WITHOUT_EFFECT},
+        BASE: chain.base_fingerprint[:16],
+        **{f"stage {parent.stage}": parent.adapter_sha256[:16] for parent in chain.parents},
+        **{f"data set {name}": digest[:16] for name, digest in data_fingerprints.items()},
+    }
+
+
+def stale_reasons(
+    record: StageRecord, current: Mapping[str, str], origins: Mapping[str, str], *, as_run_now: bool
+) -> list[str]:
+    """Why a complete stage no longer is what its file and inputs say; empty when it is up to date.
+
+    `as_run_now` is true for a stage that is about to be run: every setting counts. For an ancestor,
+    settings that come from the environment or `--set`, then or now, are left out: they belong to one
+    run, and nobody repeats those of stage 1 when stage 2 is run.
+    """
+    found = differences(record.identity, current)
+    if not as_run_now:
+        passing = {
+            key for given in (record.origins, origins) for key, origin in given.items() if origin in PASSING
+        }
+        data_passes = bool(passing & DATA_KEYS)
+        found = [
+            (key, old, new)
+            for key, old, new in found
+            if key not in passing and not (data_passes and key.startswith("data set "))
+        ]
+    return [_reason(key, old, new) for key, old, new in found]
+
+
+def _reason(key: str, old: object, new: object) -> str:
+    if key == BASE:
+        return "the base model changed"
+    if key.startswith("stage "):
+        return f"{key} was {'added' if old is None else 'removed' if new is None else 'retrained'}"
+    if key.startswith("data set "):
+        return f"{key} {'was added' if old is None else 'is no longer used' if new is None else 'changed'}"
+    shown_old, shown_new = (str(value)[:60] if value not in (None, "") else "unset" for value in (old, new))
+    return f"{key} changed from {shown_old} to {shown_new}"
+
+
+def missing_parent_messages(settings: StageSettings, chain: Chain) -> list[str]:
+    """The documented warning for each earlier stage without an adapter."""
+    return [
+        f"[WARNING] Previous stage adapter not found at {settings.output}_stage{stage}, "
+        + ("starting from base model" if not chain.parents else "going on without it")
+        for stage in chain.missing
+    ]
+
+
+def missing_parent_problems(settings: StageSettings, chain: Chain) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file),
+            key="SFT_OUT_LORA_DIR",
+            value=f"{settings.output}_stage{stage}",
+            expected=f"the adapter of stage {stage} in this folder",
+            remedy=f"run python train.py --stage {stage} first, or set SFT_STRICT=0 to train without it",
+        )
+        for stage in chain.missing
+    ]
+
+
+def running_elsewhere(stage_dir: Path) -> int | None:
+    """Process id of a live run of this stage on this machine, None when there is none."""
+    try:
+        note = json.loads((stage_dir / RUNNING).read_text(encoding="utf-8"))
+        pid = int(note["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if note.get("host") != socket.gethostname() or pid == os.getpid():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return pid
+    return pid

@@ -1,0 +1,154 @@
+"""The stages of a curriculum with where each one stands: what plan, status and run all start from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.data.local_identity import local_fingerprints
+from lib.lineage.ancestry import Chain, identity, missing_parent_messages, missing_parent_problems, trace
+from lib.lineage.status import StageStatus, stage_status
+from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
+
+
+@dataclass(frozen=True)
+class SurveyedStage:
+    """A stage's settings, what lies under it, and its state."""
+
+    settings: StageSettings
+    chain: Chain
+    identity: Mapping[str, str]
+    status: StageStatus
+    stale_parents: Mapping[int, tuple[str, ...]]
+
+    @property
+    def headline(self) -> str:
+        return f"\nstage {self.settings.stage}  {self.settings.env_file} -> {self.settings.stage_dir}"
+
+
+def choose_stages(text: str, stages_dir: Path) -> tuple[int, ...]:
+    """Stage numbers of `--stage`: `2`, `1-3` or `all`. Raises InputError for anything else."""
+    existing = list_stages(stages_dir)
+    if text == "all" and existing:
+        return existing
+    match = re.fullmatch(r"([1-9]\d*)(?:-([1-9]\d*))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if text != "all" and first > last:
+        raise InputError.of(
+            where="command line",
+            key="--stage",
+            value=text,
+            expected="a stage number (2), a range (1-3) or all",
+            remedy=f"stages in {stages_dir}: {', '.join(map(str, existing)) or 'none'}",
+        )
+    # A number without a file is reported by load_stage, which knows what exists.
+    return tuple(range(first, last + 1)) if match else (1,)
+
+
+def survey(
+    stages_dir: Path,
+    stages: Sequence[int],
+    *,
+    chosen: Sequence[int] = (),
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> list[SurveyedStage]:
+    """Every stage of `stages` in ascending order, with the state that follows from those before it.
+
+    `chosen` are the stages that are about to run: `overrides` apply to them, and all their settings
+    count when they are compared with an earlier run. Raises InputError with the problems of all files.
+    """
+    settings_of = _load_all(stages_dir, stages, chosen, overrides, environ)
+    surveyed: list[SurveyedStage] = []
+    for stage, settings in settings_of.items():
+        earlier = [number for number in list_stages(stages_dir) if number < stage]
+        chain = trace(settings, earlier)
+        current = identity(settings, chain, local_fingerprints(settings.data))
+        stale = {s.settings.stage: s.status.reasons for s in surveyed if s.status.state == "stale"}
+        status = stage_status(settings, chain, current, list(stale), as_run_now=stage in chosen)
+        surveyed.append(SurveyedStage(settings, chain, current, status, stale))
+    return surveyed
+
+
+def _load_all(
+    stages_dir: Path,
+    stages: Sequence[int],
+    chosen: Sequence[int],
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+) -> dict[int, StageSettings]:
+    loaded: dict[int, StageSettings] = {}
+    problems: list[Problem] = []
+    for stage in stages:
+        given = overrides if stage in chosen or not chosen else ()
+        try:
+            loaded[stage] = load_stage(stages_dir, stage, overrides=given, environ=environ)
+        except InputError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise InputError(problems)
+    return loaded
+
+
+def survey_one(
+    stages_dir: Path, stage: int, *, chosen: Sequence[int], overrides: Sequence[str]
+) -> SurveyedStage:
+    """One stage, judged together with the stages before it."""
+    earlier = [number for number in list_stages(stages_dir) if number < stage]
+    return survey(stages_dir, [*earlier, stage], chosen=chosen, overrides=overrides)[-1]
+
+
+def preconditions(stage: SurveyedStage) -> list[str]:
+    """Notices about what lies under and around a stage that is about to run.
+
+    Raises InputError when its folder cannot be written and, for a strict stage, when an ancestor is
+    missing or stale: nothing is trained on a base that is not what the curriculum says.
+    """
+    settings, chain = stage.settings, stage.chain
+    problems = unwritable_problems(settings)
+    if settings.strict:
+        problems += [*missing_parent_problems(settings, chain), *_stale_problems(stage)]
+    if problems:
+        raise InputError(problems)
+    return [
+        *missing_parent_messages(settings, chain),
+        *(
+            f"[WARNING] stage {number} is stale ({'; '.join(reasons)}); its adapter is used as it is"
+            for number, reasons in stage.stale_parents.items()
+        ),
+    ]
+
+
+def unwritable_problems(settings: StageSettings) -> list[Problem]:
+    """A problem when the stage's folder can neither be written nor made."""
+    folder = settings.stage_dir.absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return []
+    why = "cannot be written" if nearest.is_dir() else "is not a folder"
+    return [
+        Problem(
+            where=str(settings.env_file),
+            key="SFT_OUT_LORA_DIR",
+            value=str(settings.output),
+            expected=f"a folder that can be written; {nearest} {why}",
+            remedy="choose another folder, or change its permissions",
+        )
+    ]
+
+
+def _stale_problems(stage: SurveyedStage) -> list[Problem]:
+    return [
+        Problem(
+            where=str(stage.settings.env_file.with_name(f"stage{number}.env")),
+            key=f"stage {number}",
+            value="; ".join(reasons),
+            expected=f"stage {number} trained as its file and inputs now say",
+            remedy=f"run python train.py --stage {number}-{stage.settings.stage}, or put the change back, "
+            "or set SFT_STRICT=0 to train on it all the same",
+        )
+        for number, reasons in stage.stale_parents.items()
+    ]

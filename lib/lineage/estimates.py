@@ -1,0 +1,137 @@
+"""What a stage will cost: steps, tokens, memory, disk and time, each with its arithmetic. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# Activation floats kept per token and layer without checkpointing, in units of the hidden size:
+# attention inputs and outputs, norms, residuals, and the MLP's inner rows (2-4 hidden sizes wide).
+ACTIVATION_UNITS = 34
+# Sustained matrix throughput assumed where nothing was measured yet, FLOP/s.
+CPU_FLOPS_PER_CORE = 8e9
+GPU_FLOPS = 150e12
+# AdamW on adapters held in fp32: weight, gradient and two moments.
+BYTES_PER_TRAINABLE = 16
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The numbers that estimates are made from. Tokens are per trained row, on average."""
+
+    rows: int
+    tokens: int
+    batch: int
+    accumulation: int
+    processes: int
+    epochs: float
+    max_steps: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number with its unit and how it came about."""
+
+    value: float
+    text: str
+    arithmetic: str
+
+
+def planned_steps(load: Workload) -> int:
+    """Optimizer steps, as transformers counts them (`Trainer.set_initial_training_values`, 5.23)."""
+    if load.max_steps > 0:
+        return load.max_steps
+    batches = math.ceil(load.rows / (load.batch * load.processes))
+    per_epoch = max(math.ceil(batches / load.accumulation), 1)
+    return math.ceil(load.epochs * per_epoch)
+
+
+def trained_tokens(load: Workload) -> int:
+    """Tokens that pass through the model over all steps (the last batch of an epoch may be smaller)."""
+    if not load.rows:
+        return 0
+    per_epoch = max(math.ceil(math.ceil(load.rows / (load.batch * load.processes)) / load.accumulation), 1)
+    return round(load.tokens * planned_steps(load) / per_epoch)
+
+
+def memory(
+    parameters: int,
+    trainable: int,
+    *,
+    weight_bytes: int,
+    hidden: int,
+    layers: int,
+    vocabulary: int,
+    load: Workload,
+    checkpointing: bool,
+) -> Estimate:
+    """Peak bytes of one process: weights, adapter with optimizer (sharded), activations, logits."""
+    weights = parameters * weight_bytes
+    optimizer = trainable * 4 + trainable * (BYTES_PER_TRAINABLE - 4) // load.processes
+    mean_length = min(load.sequence, round(load.tokens / max(load.rows, 1) * 1.3))
+    units = 2 if checkpointing else ACTIVATION_UNITS
+    activations = load.batch * mean_length * hidden * layers * units * weight_bytes
+    logits = load.batch * min(mean_length, 1024) * vocabulary * 4
+    total = weights + optimizer + activations + logits
+    return Estimate(
+        total,
+        readable_bytes(total),
+        f"weights {readable_bytes(weights)} + adapter and optimizer {readable_bytes(optimizer)} + activations "
+        f"{readable_bytes(activations)} + logits {readable_bytes(logits)}; libraries (about 1 GB) come on top",
+    )
+
+
+def seconds(
+    active_parameters: int,
+    tokens: int,
+    *,
+    measured_tokens_per_second: float | None,
+    cores: int,
+    gpus: int,
+    processes: int,
+) -> Estimate:
+    """Training time: from a measured speed of this base where there is one, else from FLOPs.
+
+    A frozen base costs 2 FLOP per active weight and token forward and 2 for the gradient of its
+    inputs; no gradient of its weights is formed.
+    """
+    if measured_tokens_per_second:
+        value = tokens / measured_tokens_per_second
+        return Estimate(
+            value, readable_seconds(value), f"measured {measured_tokens_per_second:,.0f} tokens/s"
+        )
+    device = GPU_FLOPS * processes if gpus else CPU_FLOPS_PER_CORE * cores
+    value = 4 * active_parameters * tokens / device
+    return Estimate(
+        value,
+        readable_seconds(value),
+        f"4 FLOP x {active_parameters:,} active weights x {tokens:,} tokens / {device:.1e} FLOP/s "
+        "(assumed: no stage on this base was measured yet)",
+    )
+
+
+def disk(parameters: int, trainable: int, *, weight_bytes: int, checkpoints: int, merges: bool) -> Estimate:
+    """Bytes that the stage writes: the merged base, and per checkpoint adapter and optimizer state."""
+    base = parameters * weight_bytes if merges else 0
+    saved = trainable * (2 + 12 * checkpoints)
+    return Estimate(
+        base + saved,
+        readable_bytes(base + saved),
+        f"merged base {readable_bytes(base)} + adapter and {checkpoints} checkpoints {readable_bytes(saved)}",
+    )
+
+
+def readable_bytes(count: float) -> str:
+    """`1536` -> `1.5 kB`, decimal units."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def readable_seconds(value: float) -> str:
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

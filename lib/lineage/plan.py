@@ -1,0 +1,187 @@
+"""What a stage would do, as data: shown by `--plan`, written as JSON by `--plan --json`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.data.ledger import MixLedger
+from lib.lineage.curriculum import SurveyedStage
+from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
+from lib.lineage.fingerprint import hub_snapshot
+from lib.lineage.record import read_record
+from lib.model.architecture import Architecture, read_architecture
+from lib.settings import StageSettings
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Everything that `--plan` shows of one stage."""
+
+    stage: int
+    file: str
+    state: str
+    reasons: tuple[str, ...]
+    will_run: bool
+    output: str
+    values: dict[str, str]
+    origins: dict[str, str]
+    base: dict[str, Any]
+    parents: tuple[dict[str, Any], ...]
+    world: str
+    ledger: dict[str, Any] | None
+    absent: tuple[str, ...]
+    steps: int | None
+    tokens: int | None
+    estimates: dict[str, Estimate]
+    notices: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def base_folder(settings: StageSettings) -> Path | None:
+    """Where the base model's files are on this machine; None when they have to be downloaded."""
+    folder = Path(settings.model.base_model).expanduser()
+    if folder.is_dir():
+        return folder
+    return hub_snapshot(settings.model.base_model, settings.model.base_revision)
+
+
+def make_plan(
+    stage: SurveyedStage,
+    ledger: MixLedger | None,
+    absent: tuple[str, ...],
+    notices: tuple[str, ...],
+    *,
+    processes: int,
+    gpus: int,
+    world_line: str,
+    runs_before: tuple[int, ...],
+    forced: bool,
+) -> StagePlan:
+    """The plan of one stage. `runs_before` are earlier stages that the same command trains first."""
+    settings = stage.settings
+    folder = base_folder(settings)
+    architecture = read_architecture(folder) if folder else None
+    load = workload(settings, ledger, processes) if ledger else None
+    return StagePlan(
+        stage=settings.stage,
+        file=str(settings.env_file),
+        state=stage.status.state,
+        reasons=stage.status.reasons,
+        will_run=forced or stage.status.state != "complete" or bool(runs_before),
+        output=str(settings.stage_dir),
+        values=dict(settings.values),
+        origins=dict(settings.origins),
+        base=_base(settings, folder, architecture),
+        parents=_parents(stage, runs_before),
+        world=world_line,
+        ledger=ledger.to_json() if ledger else None,
+        absent=absent,
+        steps=planned_steps(load) if load else None,
+        tokens=trained_tokens(load) if load else None,
+        estimates=_estimates(stage, architecture, load, gpus=gpus) if architecture and load else {},
+        notices=notices,
+    )
+
+
+def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:
+    training, encoded = settings.training, ledger.encoded
+    return Workload(
+        rows=encoded.rows if encoded else ledger.upsampled,
+        tokens=encoded.tokens if encoded else 0,
+        batch=training.per_device_train_bs,
+        accumulation=training.grad_accum,
+        processes=processes,
+        epochs=training.epochs,
+        max_steps=training.max_steps,
+        sequence=settings.data.max_seq_len,
+    )
+
+
+def _base(settings: StageSettings, folder: Path | None, architecture: Architecture | None) -> dict[str, Any]:
+    base: dict[str, Any] = {"model": settings.model.base_model, "here": folder is not None}
+    if architecture:
+        experts = (
+            f", {architecture.experts} experts, {architecture.experts_per_token} per token"
+            if architecture.experts
+            else ""
+        )
+        base["architecture"] = f"{architecture.family}, {architecture.layers} layers{experts}"
+        base["parameters"] = architecture.parameters
+        base["trainable"] = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
+    return base
+
+
+def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
+    found: list[dict[str, Any]] = []
+    for parent in stage.chain.parents:
+        reasons = stage.stale_parents.get(parent.stage, ())
+        state = "stale" if reasons else "complete" if parent.record else "no stage.json"
+        found.append(
+            {"stage": parent.stage, "folder": str(parent.folder), "state": state, "reasons": list(reasons)}
+        )
+    for number in stage.chain.missing:
+        found.append(
+            {
+                "stage": number,
+                "folder": f"{stage.settings.output}_stage{number}",
+                "state": "missing",
+                "reasons": [],
+            }
+        )
+    for parent in found:
+        if parent["stage"] in runs_before:
+            parent["state"] = "trained first by this command"
+    return tuple(sorted(found, key=lambda parent: parent["stage"]))
+
+
+def _estimates(
+    stage: SurveyedStage, architecture: Architecture, load: Workload, *, gpus: int
+) -> dict[str, Estimate]:
+    settings = stage.settings
+    trainable = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
+    fp32 = settings.model.dtype == "fp32" or (settings.model.dtype == "auto" and not gpus)
+    weight_bytes = 4 if fp32 else 2
+    steps = planned_steps(load)
+    checkpoints = min(settings.training.save_total_limit, max(steps // settings.training.save_steps, 1))
+    return {
+        "memory": memory(
+            architecture.parameters,
+            trainable,
+            weight_bytes=weight_bytes,
+            hidden=architecture.hidden,
+            layers=architecture.layers,
+            vocabulary=architecture.vocabulary,
+            load=load,
+            checkpointing={"auto": gpus > 0, "1": True, "0": False}[settings.model.gradient_checkpointing],
+        ),
+        "disk": disk(
+            architecture.parameters,
+            trainable,
+            weight_bytes=architecture.bytes_per_weight,
+            checkpoints=checkpoints,
+            merges=bool(stage.chain.parents or stage.chain.missing),
+        ),
+        "time": seconds(
+            architecture.active_parameters,
+            trained_tokens(load),
+            measured_tokens_per_second=_measured_speed(stage),
+            cores=os.cpu_count() or 1,
+            gpus=gpus,
+            processes=load.processes,
+        ),
+    }
+
+
+def _measured_speed(stage: SurveyedStage) -> float | None:
+    """Tokens per second of this stage's last run, else of its nearest ancestor's."""
+    records = [
+        read_record(stage.settings.stage_dir),
+        *(parent.record for parent in reversed(stage.chain.parents)),
+    ]
+    speeds = [record.training["tokens_per_second"] for record in records if record]
+    return speeds[0] if speeds else None

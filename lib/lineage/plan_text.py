@@ -1,0 +1,125 @@
+"""A stage plan as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from lib.lineage.plan import StagePlan
+
+
+def print_plan(plan: StagePlan, console: Console) -> None:
+    """Print one stage: state, base and parents, mix, labels, costs, settings that were set, notices."""
+    verdict = "will run" if plan.will_run else "up to date, will be left alone"
+    console.print(f"\n[bold]Stage {plan.stage}[/]  {escape(plan.file)}  ({plan.state}: {verdict})")
+    for reason in plan.reasons:
+        console.print(f"  stale: {escape(reason)}")
+    _print_lineage(plan, console)
+    if plan.ledger:
+        console.print(Group(_mix_table(plan.ledger), *_label_tables(plan.ledger)))
+    for name in plan.absent:
+        console.print(
+            f"  data set {escape(name)} is not on this machine: the run downloads it; it is not counted here"
+        )
+    _print_costs(plan, console)
+    console.print(_settings_table(plan))
+    for notice in plan.notices:
+        console.print(Text(f"  {notice}", style="yellow" if notice.startswith("[") else ""))
+
+
+def _print_lineage(plan: StagePlan, console: Console) -> None:
+    base = plan.base
+    here = "" if base["here"] else " (not on this machine: the run downloads it)"
+    console.print(
+        f"  base     {escape(base['model'])}{here}"
+        + (f"  {base['architecture']}" if "architecture" in base else "")
+    )
+    if "parameters" in base:
+        share = 100 * base["trainable"] / base["parameters"]
+        console.print(
+            f"           {base['parameters']:,} parameters; the new adapter trains {base['trainable']:,} ({share:.2f} %)"
+        )
+    for parent in plan.parents:
+        why = f": {'; '.join(parent['reasons'])}" if parent["reasons"] else ""
+        console.print(
+            f"  merged   stage {parent['stage']}  {escape(parent['folder'])}  ({parent['state']}{escape(why)})"
+        )
+    console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
+
+
+def _mix_table(ledger: dict[str, Any]) -> Table:
+    table = Table(title="mix", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("data set", overflow="fold")
+    for name in (
+        "weight",
+        "rows",
+        "held out",
+        "requested",
+        "drawn",
+        "upsampled",
+        "repeats",
+        "unseen",
+        "learned tokens",
+    ):
+        table.add_column(name, justify="right")
+    about = "≈ " if ledger["estimated"] else ""
+    for line in ledger["sources"]:
+        encoded = line["encoded"] or {}
+        table.add_row(
+            escape(line["id"]),
+            "all" if line["weight"] is None else f"{line['weight']:g}",
+            f"{line['rows']:,}",
+            f"{line['validation']:,}",
+            f"{line['requested']:,.1f}",
+            f"{line['drawn']:,}",
+            f"{line['upsampled']:,}",
+            f"≤ {line['max_repeats']}",
+            f"{line['unseen']:,}",
+            f"{about}{encoded['supervised']:,}" if encoded else "?",
+        )
+    return table
+
+
+def _label_tables(ledger: dict[str, Any]) -> list[Table]:
+    if not ledger["labels"]:
+        return []
+    table = Table(title="labels", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("label", overflow="fold")
+    for name in ("rows", "drawn", "share", "learned tokens"):
+        table.add_column(name, justify="right")
+    shown = [line for line in ledger["labels"] if line["drawn"]]
+    few = shown if len(shown) <= 40 else sorted(shown, key=lambda line: -line["drawn"])[:40]
+    for line in few:
+        encoded = line["encoded"] or {}
+        table.add_row(
+            escape(f"{line['field']}: {line['value']}"),
+            f"{line['rows']:,}",
+            f"{line['drawn']:,}",
+            f"{100 * line['share']:.1f} %",
+            f"{encoded['supervised']:,}" if encoded else "?",
+        )
+    if len(few) < len(shown):
+        table.add_row(f"… and {len(shown) - len(few)} rarer ones (--json lists them)", "", "", "", "")
+    return [table]
+
+
+def _print_costs(plan: StagePlan, console: Console) -> None:
+    if plan.steps is not None:
+        console.print(f"[bold]costs[/]\n  steps    {plan.steps:,}  ({plan.tokens:,} tokens)")
+    for name, estimate in plan.estimates.items():
+        console.print(f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]")
+
+
+def _settings_table(plan: StagePlan) -> Table:
+    table = Table(title="settings", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("key", "value", "from"):
+        table.add_column(name, overflow="fold")
+    in_order = sorted(plan.values, key=lambda key: plan.origins[key] == "default")
+    for key in in_order:
+        style = "dim" if plan.origins[key] == "default" else ""
+        table.add_row(key, escape(" ".join(plan.values[key].split())) or "-", plan.origins[key], style=style)
+    return table

@@ -1,0 +1,98 @@
+"""Where every stage of a curriculum stands, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lib.lineage.ancestry import Chain, running_elsewhere, stale_reasons
+from lib.lineage.fingerprint import file_sha256
+from lib.lineage.record import ADAPTER_WEIGHTS, StageRecord, read_record
+from lib.settings import StageSettings
+
+# Shown when present, in this order.
+SCORES = ("heldout_loss", "gen_parse_rate", "gen_end_stop_rate")
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """`state` is missing, running, interrupted, complete or stale; `reasons` says why it is stale."""
+
+    stage: int
+    state: str
+    reasons: tuple[str, ...]
+    summary: str
+    scores: dict[str, float]
+    folder: str
+
+    def line(self) -> str:
+        scores = "  ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
+        text = "  ".join(part for part in ("; ".join(self.reasons), self.summary, scores) if part)
+        return f"stage {self.stage}  {self.state:<11}  {text}".rstrip()
+
+
+def stage_status(
+    settings: StageSettings,
+    chain: Chain,
+    current: Mapping[str, str],
+    stale_parents: Sequence[int],
+    *,
+    as_run_now: bool,
+) -> StageStatus:
+    """The state of one stage, judged by content.
+
+    `current` is its identity under present files and settings; `stale_parents` are earlier stages
+    that were found stale.
+    """
+    folder = settings.stage_dir
+    record = read_record(folder)
+    if record is None:
+        state, summary = _unfinished(settings)
+        return StageStatus(settings.stage, state, (), summary, {}, str(folder))
+    reasons = stale_reasons(record, current, settings.origins, as_run_now=as_run_now)
+    reasons += [f"stage {stage} is stale" for stage in stale_parents]
+    if not _adapter_intact(settings, record):
+        reasons.append("its adapter file is not the one that was recorded")
+    return StageStatus(
+        settings.stage,
+        "stale" if reasons else "complete",
+        tuple(reasons),
+        _summary(record),
+        _scores(record),
+        str(folder),
+    )
+
+
+def _adapter_intact(settings: StageSettings, record: StageRecord) -> bool:
+    weights = settings.stage_dir / ADAPTER_WEIGHTS
+    return weights.is_file() and file_sha256(weights) == record.adapter_sha256
+
+
+def _unfinished(settings: StageSettings) -> tuple[str, str]:
+    folder = settings.stage_dir
+    pid = running_elsewhere(folder)
+    if pid is not None:
+        return "running", f"process {pid}"
+    if not folder.exists():
+        return "missing", ""
+    steps = [
+        int(path.name.removeprefix("checkpoint-"))
+        for path in folder.glob("checkpoint-*")
+        if _numbered(path.name)
+    ]
+    return "interrupted", f"at step {max(steps)}" if steps else "before its first checkpoint"
+
+
+def _numbered(name: str) -> bool:
+    return name.removeprefix("checkpoint-").isdigit()
+
+
+def _summary(record: StageRecord) -> str:
+    training = record.training
+    loss = training.get("final_eval", {}).get("eval_loss")
+    return f"{training['steps']} steps" + (f"  eval_loss {loss:.3f}" if loss is not None else "")
+
+
+def _scores(record: StageRecord) -> dict[str, float]:
+    after = record.evaluation["after"]["metrics"]
+    return {name: after[name] for name in SCORES if name in after}

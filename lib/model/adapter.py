@@ -1,0 +1,182 @@
+"""Attaches a new LoRA, counts what it trains, and saves it as an ordinary PEFT adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib.model.base import StageBase
+from lib.model.targets import AdapterTargets
+from lib.settings import LoraSettings, StageSettings
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ADAPTER = "default"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+KINDS = ("attention", "experts", "router", "dense_mlp", "other")
+
+
+@dataclass(frozen=True)
+class Census:
+    """Trainable parameters by kind; `frozen` counts the base. Unit: parameters."""
+
+    attention: int
+    experts: int
+    router: int
+    dense_mlp: int
+    other: int
+    frozen: int
+    tensors: int
+    notices: tuple[str, ...] = ()
+
+    @property
+    def trainable(self) -> int:
+        return self.attention + self.experts + self.router + self.dense_mlp + self.other
+
+    def line(self) -> str:
+        kinds = {kind: getattr(self, kind) for kind in KINDS}
+        parts = ", ".join(f"{kind.replace('_', ' ')} {count:,}" for kind, count in kinds.items() if count)
+        share = 100 * self.trainable / (self.trainable + self.frozen)
+        return f"  {self.trainable:,} trainable parameters ({share:.2f} %) in {self.tensors} tensors: {parts}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "trainable": self.trainable}
+
+
+def attach_lora(
+    model: PreTrainedModel, targets: AdapterTargets, lora: LoraSettings, *, seed: int
+) -> tuple[PeftModel, Census]:
+    """A new LoRA on `targets`, weights in fp32 (they are rounded when saved, never while learning).
+
+    Two silent habits of PEFT are undone here. It converts expert names itself and doubles
+    gate_up's rank: the parameters are named outright and their rank is pinned. It refuses
+    dropout on stacked experts: dropout goes to the linear layers alone, after attaching.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    pinned = targets.parameters if targets.dense_mlp_beside_experts else ()
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0 if targets.parameters else lora.dropout,
+        target_modules=list(targets.modules),
+        target_parameters=list(targets.parameters) or None,
+        rank_pattern=dict.fromkeys(pinned, lora.rank),
+        alpha_pattern=dict.fromkeys(pinned, lora.alpha),
+        task_type="CAUSAL_LM",
+    )
+    set_seed(seed)
+    peft_model = get_peft_model(model, config, autocast_adapter_dtype=True)
+    notices = []
+    if targets.parameters and lora.dropout:
+        _set_linear_dropout(peft_model, lora.dropout)
+        notices.append(
+            f"[WARNING] SFT_LORA_DROPOUT={lora.dropout:g} acts on the linear (attention) adapters only: "
+            "dropout inside stacked experts is not supported yet"
+        )
+    _check_ranks(peft_model, lora.rank)
+    return peft_model, take_census(peft_model, targets, tuple(notices))
+
+
+def _lora_layers(model: PeftModel) -> Iterator[tuple[str, object]]:
+    from peft.tuners.lora import LoraLayer
+
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def _set_linear_dropout(model: PeftModel, dropout: float) -> None:
+    from peft.tuners.lora.layer import ParamWrapper
+    from torch import nn
+
+    for _, layer in _lora_layers(model):
+        if not isinstance(layer, ParamWrapper):
+            layer.lora_dropout[ADAPTER] = nn.Dropout(dropout)  # type: ignore[attr-defined]
+
+
+def _check_ranks(model: PeftModel, rank: int) -> None:
+    for name, layer in _lora_layers(model):
+        attached = layer.r[ADAPTER]  # type: ignore[attr-defined]
+        assert attached == rank, f"{name}: rank {attached} attached where {rank} was asked for"
+
+
+def take_census(model: PeftModel, targets: AdapterTargets, notices: tuple[str, ...] = ()) -> Census:
+    """Count trainable parameters by kind.
+
+    Raises AssertionError when a declared target got no trainable tensor.
+    """
+    counts = dict.fromkeys(KINDS, 0)
+    frozen = tensors = 0
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            counts[_kind(name)] += parameter.numel()
+            tensors += 1
+        else:
+            frozen += parameter.numel()
+    if any("experts" in suffix for suffix in targets.parameters):
+        assert counts["experts"], "experts were asked for and none is trainable"
+    return Census(**counts, frozen=frozen, tensors=tensors, notices=notices)
+
+
+def _kind(name: str) -> str:
+    if ".experts." in name:
+        return "experts"
+    if ".gate." in name or ".router." in name:
+        return "router"
+    if "attn" in name or "attention" in name:
+        return "attention"
+    return "dense_mlp" if ".mlp." in name else "other"
+
+
+def round_to_saved_dtype(model: PeftModel, dtype: torch.dtype) -> None:
+    """Round the adapter to the precision it is saved in, so that what is evaluated is what is kept."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+
+
+def save_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, settings: StageSettings, base: StageBase
+) -> str:
+    """Write `adapter_model.safetensors`, `adapter_config.json`, tokenizer and template into the stage's
+    folder; returns the sha256 of the weights.
+
+    Tensor names and shapes are PEFT's own, so `PeftModel.from_pretrained` loads it anywhere. The
+    weights are rounded to SFT_ADAPTER_DTYPE in `model` too: what is evaluated is what is kept.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder = settings.stage_dir
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[settings.lora.adapter_dtype]
+    round_to_saved_dtype(model, dtype)
+    tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    saved = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in sorted(tensors.items())}
+    temporary = folder / (ADAPTER_WEIGHTS + ".part")
+    save_file(saved, temporary, metadata={"format": "pt"})
+    temporary.chmod(0o644)  # safetensors writes for the owner alone
+    os.replace(temporary, folder / ADAPTER_WEIGHTS)
+    _save_config(model, folder, base.path)
+    tokenizer.save_pretrained(folder)
+    with (folder / ADAPTER_WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save_config(model: PeftModel, folder: Path, base: str) -> None:
+    """adapter_config.json with sorted sets: PEFT's own order changes from run to run."""
+    config = model.peft_config[ADAPTER].to_dict()
+    config |= {"base_model_name_or_path": base, "inference_mode": True}
+    for key, value in config.items():
+        if isinstance(value, set | frozenset) or key in {"target_modules", "target_parameters"}:
+            config[key] = sorted(value) if value else value
+    text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, default=str)
+    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Sizes of a model read from its config.json, without loading anything. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Families whose blocks are q/k/v/o attention and a gated MLP (dense or experts).
+KNOWN = frozenset(
+    {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Dimensions of a gated-MLP transformer. `experts` is 0 for a dense model."""
+
+    family: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    experts: int
+    experts_per_token: int
+    vocabulary: int
+    tied: bool
+    bytes_per_weight: int
+
+    @property
+    def attention_parameters(self) -> int:
+        return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole model (norms left out: under 0.1 %)."""
+        copies = max(self.experts, 1)
+        mlp = 3 * self.hidden * self.intermediate * copies + self.hidden * self.experts
+        embedding = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * (self.attention_parameters + mlp) + embedding
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights that one token passes through, the embedding table's look-up not counted."""
+        copies = self.experts_per_token if self.experts else 1
+        mlp = 3 * self.hidden * self.intermediate * copies
+        return self.layers * (self.attention_parameters + mlp) + self.vocabulary * self.hidden
+
+    def lora_parameters(self, rank: int, targets: Collection[str]) -> int:
+        """Trainable weights of a LoRA of `rank` on the named projections of every layer.
+
+        One projection costs rank * (in + out); on this model's stacked experts gate and up are one
+        tensor with 2 * intermediate outputs, and every expert has its own factors.
+        """
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        outputs = {"q_proj": query, "k_proj": key_value, "v_proj": key_value}
+        per_layer = sum(self.hidden + size for name, size in outputs.items() if name in targets)
+        per_layer += query + self.hidden if "o_proj" in targets else 0
+        wide = {"gate_proj", "up_proj", "w1", "w3"} & set(targets)
+        if self.experts:
+            per_layer += self.experts * (self.hidden + 2 * self.intermediate) if wide else 0
+        else:
+            per_layer += len(wide) * (self.hidden + self.intermediate)
+        if {"down_proj", "w2"} & set(targets):
+            per_layer += max(self.experts, 1) * (self.intermediate + self.hidden)
+        return rank * self.layers * per_layer
+
+
+def read_architecture(folder: Path) -> Architecture | None:
+    """Architecture of the model in `folder`; None for a family whose sizes are not known here."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if config.get("model_type") not in KNOWN:
+        return None
+    experts = config.get("num_experts") or config.get("num_local_experts") or 0
+    heads = config["num_attention_heads"]
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    intermediate = (config.get("moe_intermediate_size") if experts else None) or config["intermediate_size"]
+    return Architecture(
+        family=config["model_type"],
+        hidden=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        intermediate=intermediate,
+        experts=experts,
+        experts_per_token=config.get("num_experts_per_tok") or 0,
+        vocabulary=config["vocab_size"],
+        tied=bool(config.get("tie_word_embeddings")),
+        bytes_per_weight=2 if "16" in dtype else 4,
+    )

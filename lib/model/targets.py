@@ -1,0 +1,132 @@
+"""Which linear modules and fused expert tensors get an adapter, decided from the model itself.
+
+In transformers 5 the experts of a mixture-of-experts block are two stacked 3-D parameters, so
+a plain list of module names (`gate_proj, up_proj, down_proj`) reaches none of them. Here the
+names that users write are mapped to what the model really has, and a name that reaches nothing
+is an error: attention-only training by accident cannot happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lib.settings import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Names that users write -> the stacked expert parameter that holds them on transformers 5.
+EXPERT_PARAMETER_OF = {
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+    "w1": "gate_up_proj",
+    "w3": "gate_up_proj",
+    "gate_up_proj": "gate_up_proj",
+    "down_proj": "down_proj",
+    "w2": "down_proj",
+}
+FUSED_PAIRS = (frozenset({"gate_proj", "up_proj"}), frozenset({"w1", "w3"}))
+ROUTER_NAMES = frozenset({"router", "gate"})
+
+
+@dataclass(frozen=True)
+class AdapterTargets:
+    """What a stage adapts.
+
+    `modules` are leaf names of linear layers, `parameters` are path suffixes of stacked expert
+    tensors (`mlp.experts.gate_up_proj`) and, when asked for, of the router's weight.
+    """
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    has_experts: bool
+    dense_mlp_beside_experts: bool
+
+
+def find_targets(model: nn.Module, requested: Sequence[str]) -> AdapterTargets:
+    """Map the names of SFT_LORA_TARGET_MODULES onto `model`.
+
+    Raises InputError for a name that matches nothing and for half of a fused pair.
+    """
+    linear = _linear_leaf_names(model)
+    stacked = _stacked_parameters(model)
+    wanted = set(requested)
+    _refuse_half_pairs(wanted, stacked)
+
+    modules = sorted(wanted & linear)
+    expert_names = {EXPERT_PARAMETER_OF[name] for name in wanted if name in EXPERT_PARAMETER_OF}
+    parameters = sorted(suffix for leaf, suffix in stacked if leaf in expert_names)
+    router = sorted(_router_suffixes(model)) if wanted & ROUTER_NAMES else []
+
+    reached = set(modules) | {
+        n for n in wanted if EXPERT_PARAMETER_OF.get(n) in {leaf for leaf, _ in stacked}
+    }
+    reached |= wanted & ROUTER_NAMES if router else set()
+    _refuse_unmatched(wanted - reached, linear, stacked)
+    return AdapterTargets(
+        modules=tuple(modules),
+        parameters=tuple(parameters + router),
+        has_experts=bool(stacked),
+        dense_mlp_beside_experts=bool(stacked) and bool(set(modules) & set(EXPERT_PARAMETER_OF)),
+    )
+
+
+def _linear_leaf_names(model: nn.Module) -> set[str]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    return names - {"lm_head"}
+
+
+def _stacked_parameters(model: nn.Module) -> set[tuple[str, str]]:
+    """(leaf name, suffix that names it in every layer) of 3-D expert tensors."""
+    found = set()
+    for name, parameter in model.named_parameters():
+        path = name.split(".")
+        if parameter.ndim == 3 and path[-1] in {"gate_up_proj", "down_proj"}:
+            found.add((path[-1], ".".join(path[-3:])))
+    return found
+
+
+def _router_suffixes(model: nn.Module) -> set[str]:
+    """Suffix of the 2-D router weight that sits beside each expert stack."""
+    found = set()
+    for name, module in model.named_modules():
+        if type(module).__name__.endswith("Router") and getattr(module, "weight", None) is not None:
+            found.add(".".join(name.split(".")[-2:]) + ".weight")
+    return found
+
+
+def _refuse_half_pairs(wanted: set[str], stacked: set[tuple[str, str]]) -> None:
+    for pair in FUSED_PAIRS:
+        present = pair & wanted
+        if stacked and len(present) == 1:
+            (missing,) = pair - present
+            raise _target_error(
+                ",".join(sorted(wanted)),
+                f"both {' and '.join(sorted(pair))}: this model keeps them in one tensor, gate_up_proj",
+                f"add {missing}, or remove {present.pop()}",
+            )
+
+
+def _refuse_unmatched(unmatched: set[str], linear: set[str], stacked: Iterable[tuple[str, str]]) -> None:
+    if unmatched:
+        existing = sorted(linear) + sorted(f"{suffix} (experts)" for _, suffix in stacked)
+        raise _target_error(
+            ",".join(sorted(unmatched)),
+            f"names of linear layers or experts of this model: {', '.join(existing)}",
+            "correct or remove the names that the model does not have",
+        )
+
+
+def _target_error(value: str, expected: str, remedy: str) -> InputError:
+    return InputError.of(
+        where="the base model", key="SFT_LORA_TARGET_MODULES", value=value, expected=expected, remedy=remedy
+    )

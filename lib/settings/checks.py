@@ -1,0 +1,97 @@
+"""Settings that are fine alone and wrong, or without effect, together."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lib.settings.schema import StageSettings
+
+
+class Contradiction(NamedTuple):
+    """The keys involved, the one to blame first; what is expected of it; how to mend it."""
+
+    keys: tuple[str, ...]
+    expected: str
+    remedy: str
+
+
+def contradictions(settings: StageSettings) -> Iterator[Contradiction]:
+    """What must stop the run."""
+    yield from _data_contradictions(settings)
+    yield from _training_contradictions(settings)
+    yield from _evaluation_contradictions(settings)
+
+
+def remarks(settings: StageSettings) -> Iterator[str]:
+    """What the user gave, and what will do nothing; said, not refused."""
+    data, training = settings.data, settings.training
+    if data.upsample_rules and not data.use_upsampling:
+        yield _without_effect(settings, "SFT_UPSAMPLE_RULES", "SFT_USE_UPSAMPLING=0")
+    if (
+        training.lr_scheduler == "constant"
+        and training.warmup_ratio > 0
+        and _given(settings, "SFT_WARMUP_RATIO")
+    ):
+        yield _without_effect(settings, "SFT_WARMUP_RATIO", "SFT_LR_SCHEDULER=constant")
+    for (name, split), times in Counter((entry.id, entry.split) for entry in data.mix).items():
+        if times > 1:
+            yield f"[WARNING] Data set {name} (split {split}) is named {times} times in the mix"
+    if _nothing_to_generate_from(settings) and not _given(settings, "SFT_GEN_EVAL_SAMPLES"):
+        yield "No evaluation by generation: no rows are held out and SFT_GEN_EVAL_DATASET_ID is empty"
+
+
+def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
+    if settings.data.use_upsampling and not settings.data.upsample_rules:
+        yield Contradiction(
+            ("SFT_USE_UPSAMPLING", "SFT_UPSAMPLE_RULES"),
+            "rules to apply: SFT_UPSAMPLE_RULES is empty",
+            """Add SFT_UPSAMPLE_RULES='{"label": 2.0}', or set SFT_USE_UPSAMPLING=0.""",
+        )
+
+
+def _training_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
+    training = settings.training
+    if training.min_lr_ratio > 0 and training.lr_scheduler != "cosine_with_min_lr":
+        yield Contradiction(
+            ("SFT_MIN_LR_RATIO", "SFT_LR_SCHEDULER"),
+            f"0 with SFT_LR_SCHEDULER={training.lr_scheduler}, which has no lower end",
+            "Set SFT_LR_SCHEDULER=cosine_with_min_lr, or delete SFT_MIN_LR_RATIO.",
+        )
+    if training.early_stopping_patience == 0:
+        return
+    if settings.data.val_ratio == 0:
+        yield Contradiction(
+            ("SFT_EARLY_STOPPING_PATIENCE", "SFT_VAL_RATIO"),
+            "0 without validation rows, since it watches the validation loss",
+            "Set SFT_VAL_RATIO above 0, for example 0.05, or SFT_EARLY_STOPPING_PATIENCE=0.",
+        )
+    if training.save_steps % training.eval_steps:
+        # Going back to the best checkpoint needs an evaluation at every checkpoint; transformers insists too.
+        above = (training.save_steps // training.eval_steps + 1) * training.eval_steps
+        yield Contradiction(
+            ("SFT_SAVE_STEPS", "SFT_EVAL_STEPS", "SFT_EARLY_STOPPING_PATIENCE"),
+            f"a multiple of SFT_EVAL_STEPS ({training.eval_steps}) while early stopping is on",
+            f"Set SFT_SAVE_STEPS={above}, or SFT_EVAL_STEPS={training.save_steps}.",
+        )
+
+
+def _evaluation_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
+    if _nothing_to_generate_from(settings) and _given(settings, "SFT_GEN_EVAL_SAMPLES"):
+        yield Contradiction(
+            ("SFT_GEN_EVAL_SAMPLES", "SFT_VAL_RATIO", "SFT_GEN_EVAL_DATASET_ID"),
+            "0, because there are no prompts: no rows are held out and no data set is named",
+            "Set SFT_VAL_RATIO above 0 or name SFT_GEN_EVAL_DATASET_ID, or set SFT_GEN_EVAL_SAMPLES=0.",
+        )
+
+
+def _nothing_to_generate_from(settings: StageSettings) -> bool:
+    evaluation = settings.evaluation
+    return evaluation.samples > 0 and not evaluation.dataset_id and settings.data.val_ratio == 0
+
+
+def _given(settings: StageSettings, key: str) -> bool:
+    return settings.origins[key] != "default"
+
+
+def _without_effect(settings: StageSettings, key: str, reason: str) -> str:
+    return f"{settings.origins[key]}: {key} has no effect with {reason}"

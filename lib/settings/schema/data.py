@@ -1,0 +1,95 @@
+"""The data sets, their mixture and what of each row is learned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lib.settings.json_values import MixEntry, mix, rules, whole_set, whole_sets
+from lib.settings.keys import Key, first_of, key
+from lib.settings.readers import choice, flag, for_now, integer, local_or_named, number, optional, words
+
+MARKERS = "Output:,OUTPUT:,Final:,Answer:,Result:,Response:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What the stage learns from. Of the three keys that name data sets the first one given counts."""
+
+    mix: tuple[MixEntry, ...] = first_of(
+        Key(
+            "SFT_DATASET_MIX",
+            None,
+            mix(),
+            "",
+            "Data sets drawn in proportion to their weights; a weight left out is 1.0, a split `train`",
+            known_as=("SFT_DATASETS", "SFT_MIX"),
+        ),
+        Key("SFT_DATASET_IDS", None, whole_sets(), "", "All rows of several data sets"),
+        Key("SFT_DATASET_ID", None, whole_set(), "", "All rows of one data set", known_as=("SFT_DATASET",)),
+    )
+    mix_total_size: int | None = key(
+        "SFT_DATASET_MIX_TOTAL_SIZE",
+        "",
+        optional(integer(minimum=1)),
+        unit="rows",
+        meaning="Rows drawn in total; empty: as many as the largest set of a mix has, or all without a mix",
+    )
+    val_ratio: float = key(
+        "SFT_VAL_RATIO",
+        "0.05",
+        number(minimum=0, below=1),
+        unit="share of rows",
+        meaning="Distinct rows held out for validation before anything is repeated; 0: none",
+    )
+    max_seq_len: int = key(
+        "SFT_MAX_SEQ_LEN",
+        "2048",
+        integer(minimum=1),
+        unit="tokens",
+        known_as=("SFT_MAX_LENGTH", "SFT_MAX_SEQ_LENGTH"),
+        meaning="Longest row; of a longer one the prompt is cut on the left, or it is dropped",
+    )
+    chat_template: str = key(
+        "SFT_CHAT_TEMPLATE",
+        "",
+        local_or_named("a bundled template's name or a jinja file, or empty"),
+        meaning="Chat template; empty: the tokenizer's own",
+    )
+    mask_cot: bool = key(
+        "SFT_MASK_COT",
+        "1",
+        flag(),
+        meaning="Learn the last answer from its earliest output marker on; without a marker, all of it",
+    )
+    output_markers: tuple[str, ...] = key(
+        "SFT_OUTPUT_MARKERS",
+        MARKERS,
+        words("a comma-separated list of markers"),
+        meaning="Where the reasoning ends and the output begins",
+    )
+    output_learn_mode: Literal["after_marker", "from_marker"] = key(
+        "SFT_OUTPUT_LEARN_MODE",
+        "after_marker",
+        choice("after_marker", "from_marker"),
+        meaning="Whether the marker itself is learned (from_marker) or not",
+    )
+    use_upsampling: bool = key(
+        "SFT_USE_UPSAMPLING", "0", flag(), known_as=("SFT_UPSAMPLING",), meaning="Apply SFT_UPSAMPLE_RULES"
+    )
+    upsample_rules: Mapping[str, float] = key(
+        "SFT_UPSAMPLE_RULES",
+        "",
+        rules(),
+        unit="times",
+        meaning="Times that rows with a label are seen an epoch; labels are metadata such as format and type",
+    )
+    packing: bool = key(
+        "SFT_PACKING", "0", for_now(flag(), False, "0"), meaning="Put several rows into one sequence"
+    )
+    replay: float = key(
+        "SFT_REPLAY",
+        "0",
+        for_now(number(minimum=0, below=1), 0.0, "0"),
+        unit="share of rows",
+        meaning="Rows of earlier stages mixed in against forgetting",
+    )

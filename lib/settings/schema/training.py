@@ -1,0 +1,163 @@
+"""The optimisation: length, rates, batches, cadence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lib.settings.json_values import object_file
+from lib.settings.keys import key
+from lib.settings.readers import choice, for_now, integer, number, optional, text
+
+OPTIMIZERS = (
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "adafactor",
+    "sgd",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long, how fast and in what steps it trains. A step is one update of the weights."""
+
+    epochs: float = key(
+        "SFT_EPOCHS",
+        "1",
+        number(above=0),
+        unit="epochs",
+        known_as=("SFT_NUM_EPOCHS", "SFT_NUM_TRAIN_EPOCHS"),
+        meaning="Passes over the mixed rows; SFT_MAX_STEPS, when set, decides instead",
+    )
+    max_steps: int = key(
+        "SFT_MAX_STEPS",
+        "-1",
+        integer(minimum=1, off=-1),
+        unit="steps",
+        meaning="Steps in total; -1: by epochs",
+    )
+    per_device_train_bs: int = key(
+        "SFT_PER_DEVICE_TRAIN_BS",
+        "2",
+        integer(minimum=1),
+        unit="rows",
+        known_as=("SFT_BATCH_SIZE", "SFT_TRAIN_BATCH_SIZE", "SFT_PER_DEVICE_TRAIN_BATCH_SIZE"),
+        meaning="Rows per device and forward pass",
+    )
+    per_device_eval_bs: int = key(
+        "SFT_PER_DEVICE_EVAL_BS",
+        "2",
+        integer(minimum=1),
+        unit="rows",
+        known_as=("SFT_EVAL_BATCH_SIZE", "SFT_PER_DEVICE_EVAL_BATCH_SIZE"),
+        meaning="The same when the validation loss is computed",
+    )
+    grad_accum: int = key(
+        "SFT_GRAD_ACCUM",
+        "8",
+        integer(minimum=1),
+        unit="passes per step",
+        known_as=("SFT_GRADIENT_ACCUMULATION_STEPS",),
+        meaning="Global batch = this × SFT_PER_DEVICE_TRAIN_BS × processes",
+    )
+    lr: float = key(
+        "SFT_LR",
+        "1e-4",
+        number(above=0),
+        unit="per step",
+        known_as=("SFT_LEARNING_RATE",),
+        meaning="Peak learning rate",
+    )
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr"] = key(
+        "SFT_LR_SCHEDULER",
+        "cosine",
+        choice("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr"),
+        known_as=("SFT_LR_SCHEDULER_TYPE",),
+        meaning="Course of the learning rate after warm-up",
+    )
+    min_lr_ratio: float = key(
+        "SFT_MIN_LR_RATIO",
+        "0.0",
+        number(minimum=0, maximum=1),
+        unit="share of SFT_LR",
+        meaning="Where cosine_with_min_lr ends",
+    )
+    warmup_ratio: float = key(
+        "SFT_WARMUP_RATIO",
+        "0.03",
+        number(minimum=0, maximum=1),
+        unit="share of steps",
+        meaning="Linear warm-up from 0 to SFT_LR",
+    )
+    weight_decay: float = key(
+        "SFT_WEIGHT_DECAY",
+        "0.0",
+        number(minimum=0),
+        unit="per unit of learning rate",
+        meaning="Decoupled weight decay on the adapter",
+    )
+    max_grad_norm: float = key(
+        "SFT_MAX_GRAD_NORM",
+        "1.0",
+        number(minimum=0),
+        unit="L2 norm",
+        meaning="Gradients are clipped to this norm; 0: not clipped",
+    )
+    optimizer: str = key(
+        "SFT_OPTIM",
+        "adamw_torch",
+        choice(*OPTIMIZERS),
+        known_as=("SFT_OPTIMIZER",),
+        meaning="Optimizer, as transformers names it; the 8-bit and paged ones need bitsandbytes",
+    )
+    logging_steps: int = key(
+        "SFT_LOGGING_STEPS",
+        "10",
+        integer(minimum=1),
+        unit="steps",
+        meaning="How often training metrics are logged",
+    )
+    eval_steps: int = key(
+        "SFT_EVAL_STEPS",
+        "100",
+        integer(minimum=1),
+        unit="steps",
+        meaning="How often the validation loss is computed",
+    )
+    save_steps: int = key(
+        "SFT_SAVE_STEPS", "100", integer(minimum=1), unit="steps", meaning="How often a checkpoint is saved"
+    )
+    save_total_limit: int = key(
+        "SFT_SAVE_TOTAL_LIMIT",
+        "3",
+        integer(minimum=1),
+        unit="checkpoints",
+        meaning="How many checkpoints are kept",
+    )
+    early_stopping_patience: int = key(
+        "SFT_EARLY_STOPPING_PATIENCE",
+        "0",
+        integer(minimum=0),
+        unit="evaluations",
+        meaning="Stop after this many evaluations without improvement; 0: off",
+    )
+    best_metric: str = key(
+        "SFT_BEST_METRIC",
+        "eval_loss",
+        for_now(text("the name of a metric"), "eval_loss", "eval_loss"),
+        meaning="What early stopping and the choice of the best checkpoint look at",
+    )
+    neftune_noise_alpha: float = key(
+        "SFT_NEFTUNE_NOISE_ALPHA",
+        "0",
+        number(minimum=0),
+        meaning="Strength of NEFTune noise on the embeddings while training; 0: none",
+    )
+    deepspeed_config: Path | None = key(  # noqa: RUF009 (key() is a dataclass field)
+        "SFT_DEEPSPEED_CONFIG",
+        "",
+        optional(object_file("a JSON file with an object")),
+        meaning="Your own DeepSpeed configuration; empty: ours, ZeRO-2",
+    )

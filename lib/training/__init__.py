@@ -1,0 +1,1 @@
+"""Training: processes, DeepSpeed settings, the assembled SFTTrainer, and what a person sees of it."""

@@ -1,0 +1,121 @@
+"""How many processes train, and starting them. Free of torch until workers are started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lib.settings import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: how many, on what, and whether DeepSpeed shards over them."""
+
+    processes: int
+    gpus: int
+
+    @property
+    def zero2(self) -> bool:
+        """ZeRO-2 wherever there is more than one process or a GPU; one CPU process has nothing to shard."""
+        return self.processes > 1 or self.gpus > 0
+
+    def line(self) -> str:
+        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "CPU"
+        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}, " + (
+            "DeepSpeed ZeRO-2" if self.zero2 else "no sharding needed"
+        )
+
+
+def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> World:
+    """World from `--nproc`, a launcher's WORLD_SIZE, or one process per visible GPU.
+
+    Raises InputError when `--nproc` is below 1 or above the number of GPUs there are.
+    """
+    gpus = count_gpus(environ)
+    if "WORLD_SIZE" in environ:
+        return World(int(environ["WORLD_SIZE"]), gpus)
+    if nproc is not None and (nproc < 1 or (gpus and nproc > gpus)):
+        raise InputError.of(
+            where="command line",
+            key="--nproc",
+            value=str(nproc),
+            expected=f"a number from 1 to {gpus} (one process per GPU)" if gpus else "a number of at least 1",
+            remedy="lower --nproc, or leave it out",
+        )
+    return World(nproc or max(gpus, 1), gpus)
+
+
+def count_gpus(environ: Mapping[str, str] = os.environ) -> int:
+    """Visible NVIDIA GPUs, asked of the driver's own tool so that planning needs no torch."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listing = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False).stdout
+    present = sum(line.startswith("GPU ") for line in listing.splitlines())
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return present
+    return min(present, len([d for d in visible.split(",") if d.strip() not in {"", "-1"}]))
+
+
+def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
+    """True in a process that a launcher (ours, torchrun, DeepSpeed's) has started."""
+    return "LOCAL_RANK" in environ
+
+
+def prepare_environment(world: World) -> None:
+    """Environment that DeepSpeed and torch read at import; what the user has set is kept."""
+    if not world.gpus:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # DeepSpeed compiles its shared-memory operator with ninja, which lies beside the interpreter.
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def run_workers(world: World, command: Sequence[str]) -> int:
+    """Run `command` (a script and its arguments) once per process under torch's elastic launcher.
+
+    Returns the exit code of the first rank that failed, 0 when all succeeded. No restarts: a
+    failed stage is to be looked at, not repeated.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    _require_compiler(world)
+    # More threads than cores make every small product wait for a barrier.
+    threads = max(1, (os.cpu_count() or 1) // world.processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=world.processes,
+        run_id="curriculum",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", *command)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 1
+    return 0
+
+
+def _require_compiler(world: World) -> None:
+    if not world.gpus and shutil.which("c++") is None and shutil.which("g++") is None:
+        raise InputError.of(
+            where="this machine",
+            key="--nproc",
+            value=str(world.processes),
+            expected="a C++ compiler: DeepSpeed builds its CPU communication operator at first use",
+            remedy="install g++ (Debian: apt-get install g++), or run with --nproc 1",
+        )

@@ -1,0 +1,47 @@
+"""The processes of a run seen from one of them: who is first, who speaks, who writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from lib.settings import StageSettings
+from lib.training.launch import World
+
+if TYPE_CHECKING:
+    import torch
+    from trl import SFTConfig
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Processes:
+    """Joins the process group (by way of transformers' own arguments) and answers the rank questions."""
+
+    def __init__(self, settings: StageSettings, world: World, dtype: torch.dtype, *, evaluates: bool) -> None:
+        from lib.training.trainer import trainer_arguments
+
+        self.world = world
+        self.arguments: SFTConfig = trainer_arguments(settings, world=world, dtype=dtype, evaluates=evaluates)
+
+    @property
+    def is_main(self) -> bool:
+        return self.arguments.process_index == 0
+
+    def say(self, *lines: str) -> None:
+        """Print on rank 0."""
+        if self.is_main:
+            for line in lines:
+                print(line, flush=True)
+
+    def main_first(self, what: str) -> AbstractContextManager[None]:
+        """Rank 0 goes through the block alone, then the others."""
+        return self.arguments.main_process_first(local=False, desc=what)
+
+    def on_main(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Run `work` on rank 0 while the others wait; its result there, None elsewhere."""
+        result = work(*args, **kwargs) if self.is_main else None
+        self.arguments.distributed_state.wait_for_everyone()
+        return result

@@ -1,0 +1,95 @@
+"""What a person sees while a stage trains: one live bar, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+def readable_duration(seconds: float) -> str:
+    """`75` -> `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class ProgressCallback(TrainerCallback):
+    """Shows step, loss, learning rate and speed. Only rank 0 shows anything."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stdout, highlight=False)
+        self.bar: Progress | None = None
+        self.started = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.started = time.monotonic()
+        if state.is_world_process_zero and self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self.console,
+            )
+            self.bar.start()
+            self.task = self.bar.add_task("", total=state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        line = self._line(state, logs)
+        if line and self.bar:
+            self.bar.update(self.task, description=line)
+        elif line:
+            print(line, flush=True)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def _line(self, state: TrainerState, logs: dict[str, float]) -> str:
+        step = "" if self.bar else f"  step {state.global_step:>5}/{state.max_steps}  "
+        if "eval_loss" in logs:
+            return f"{step}eval_loss {logs['eval_loss']:.4f}"
+        if "loss" not in logs:
+            return ""
+        elapsed = time.monotonic() - self.started
+        left = elapsed / max(state.global_step, 1) * (state.max_steps - state.global_step)
+        speed = logs.get("num_tokens", 0) / elapsed
+        rate = f"lr {logs.get('learning_rate', 0):.2e}  {speed:,.0f} tokens/s"
+        eta = "" if self.bar else f"  {readable_duration(left)} left"
+        return f"{step}loss {logs['loss']:.4f}  {rate}{eta}"

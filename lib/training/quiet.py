@@ -1,0 +1,20 @@
+"""Keeps the libraries' chatter out of what a person reads; errors and our own lines stay."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars of loading, INFO lines and deprecation notes meant for library authors."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    for name in ("mlflow", "alembic", "deepspeed", "DeepSpeed", "accelerate", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"(transformers|trl|peft|torch|accelerate)\b"
+    )
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\b")

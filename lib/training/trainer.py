@@ -1,0 +1,202 @@
+"""Assembles TRL's SFTTrainer from the stage's settings and runs it."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lib.settings import StageSettings
+from lib.training.launch import World
+from lib.training.zero import deepspeed_config
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from lib.data.encoded import EncodedRow
+    from lib.data.prepare import PreparedData
+    from lib.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run did. `history` is the trainer's own log, one dict per logged step."""
+
+    steps: int
+    epochs: float
+    tokens: int
+    seconds: float
+    final_eval: dict[str, float]
+    best_step: int | None
+    best_metric: float | None
+    peak_memory_bytes: int
+    history: list[dict[str, float]] = field(repr=False)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("steps", "epochs", "tokens", "seconds", "best_step", "best_metric", "peak_memory_bytes")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "tokens_per_second": self.tokens_per_second,
+            "final_eval": self.final_eval,
+            "history": self.history,
+        }
+
+
+def fit(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: PreparedData,
+    settings: StageSettings,
+    processes: Processes,
+    *,
+    callbacks: Sequence[TrainerCallback],
+) -> FitResult:
+    """Train the adapter of `model` in place; afterwards it holds the best evaluated weights, if any
+    evaluation took place, else the last ones."""
+    trainer = build_trainer(model, tokenizer, data, settings, processes, callbacks)
+    started = time.monotonic()
+    output = trainer.train()
+    seconds = time.monotonic() - started
+    state = trainer.state
+    return FitResult(
+        steps=output.global_step,
+        epochs=round(state.epoch or 0.0, 4),
+        tokens=_tokens_trained(state.log_history),
+        seconds=seconds,
+        final_eval=_final_eval(trainer) if data.validation else {},
+        best_step=state.best_global_step,
+        best_metric=state.best_metric,
+        peak_memory_bytes=peak_memory_bytes(),
+        history=state.log_history,
+    )
+
+
+def build_trainer(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: PreparedData,
+    settings: StageSettings,
+    processes: Processes,
+    callbacks: Sequence[TrainerCallback],
+) -> SFTTrainer:
+    """The trainer on rows that are tokenised and masked already; TRL prepares nothing."""
+    from transformers import EarlyStoppingCallback, PrinterCallback
+    from trl import SFTTrainer
+
+    from lib.training.progress import ProgressCallback
+
+    patience = settings.training.early_stopping_patience
+    stopping = [EarlyStoppingCallback(patience)] if patience and data.validation else []
+    trainer = SFTTrainer(
+        model=model,
+        args=processes.arguments,
+        train_dataset=as_dataset(data.train),
+        eval_dataset=as_dataset(data.validation) if data.validation else None,
+        processing_class=tokenizer,
+        callbacks=[ProgressCallback(), *callbacks, *stopping],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def trainer_arguments(
+    settings: StageSettings, *, world: World, dtype: torch.dtype, evaluates: bool
+) -> SFTConfig:
+    """Every training key of the stage as TRL's own configuration."""
+    import torch
+    from trl import SFTConfig
+
+    training = settings.training
+    on_gpu = world.gpus > 0
+    checkpointing = {"auto": on_gpu, "1": True, "0": False}[settings.model.gradient_checkpointing]
+    # Weights can only be gone back to where they were saved.
+    keeps_best = evaluates and training.save_steps % training.eval_steps == 0
+    scheduler_options = (
+        {"min_lr_rate": training.min_lr_ratio} if training.lr_scheduler == "cosine_with_min_lr" else {}
+    )
+    return SFTConfig(
+        output_dir=str(settings.stage_dir),
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.per_device_train_bs,
+        per_device_eval_batch_size=training.per_device_eval_bs,
+        gradient_accumulation_steps=training.grad_accum,
+        learning_rate=training.lr,
+        lr_scheduler_type=training.lr_scheduler,
+        lr_scheduler_kwargs=scheduler_options,
+        # Below 1 transformers reads warmup_steps as a share of all steps.
+        warmup_steps=training.warmup_ratio,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim=training.optimizer,
+        neftune_noise_alpha=training.neftune_noise_alpha or None,
+        logging_steps=training.logging_steps,
+        logging_first_step=True,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=training.eval_steps,
+        save_strategy="steps",
+        save_steps=training.save_steps,
+        save_total_limit=training.save_total_limit,
+        load_best_model_at_end=keeps_best,
+        metric_for_best_model=training.best_metric if evaluates else None,
+        greater_is_better=False if evaluates else None,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        gradient_checkpointing=checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        deepspeed=deepspeed_config(training, processes=world.processes, gpus=world.gpus)
+        if world.zero2
+        else None,
+        # The router is frozen: a balancing loss would only push the adapters about, once per
+        # micro-batch, and make the result depend on how the batch is cut up.
+        router_aux_loss_coef=0.0,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        report_to="none",
+        disable_tqdm=True,
+        ddp_timeout=7200,
+    )
+
+
+def as_dataset(rows: Sequence[EncodedRow]) -> Dataset:
+    """Columns `input_ids` and `labels`; a label is the token itself where it is learned, else -100."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"input_ids": [row.input_ids for row in rows], "labels": [row.targets() for row in rows]}
+    )
+
+
+def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
+    """Validation metrics of the weights that are kept; computed once more only when no evaluation was of them."""
+    state = trainer.state
+    kept_step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
+    entries = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == kept_step]
+    metrics = entries[-1] if entries else trainer.evaluate()
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+
+def _tokens_trained(history: Sequence[dict[str, float]]) -> int:
+    return int(max((entry.get("num_tokens", 0) for entry in history), default=0))
+
+
+def peak_memory_bytes() -> int:
+    """Highest memory of this process so far: the GPU's when there is one, else resident memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,65 @@
+"""DeepSpeed settings: ours, or the user's own JSON checked against our batch arithmetic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lib.settings import Problems
+from lib.settings import TrainingSettings
+
+
+def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -> dict[str, Any]:
+    """The settings to hand to DeepSpeed. Raises InputError for a user's JSON that disagrees with ours."""
+    if training.deepspeed_config is not None:
+        return check_user_config(training.deepspeed_config, training, processes)
+    return {
+        # Batch sizes stay "auto": two places that compute them disagree sooner or later.
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": {
+            "stage": 2,
+            "contiguous_gradients": True,
+            # Overlapping needs a second CUDA stream; on the CPU it only adds copies.
+            "overlap_comm": gpus > 0,
+        },
+        "steps_per_print": 10**9,
+    }
+
+
+def check_user_config(path: Path, training: TrainingSettings, processes: int) -> dict[str, Any]:
+    """SFT_DEEPSPEED_CONFIG as a dict. Raises InputError naming every number that contradicts the stage."""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    right = {
+        "train_micro_batch_size_per_gpu": training.per_device_train_bs,
+        "gradient_accumulation_steps": training.grad_accum,
+        "train_batch_size": training.per_device_train_bs * training.grad_accum * processes,
+        "gradient_clipping": training.max_grad_norm,
+    }
+    problems = Problems()
+    for key, expected in right.items():
+        given = config.get(key, "auto")
+        if given not in ("auto", expected):
+            problems.add(
+                where=str(path),
+                key=key,
+                value=str(given),
+                expected=f'"auto" or {expected} (as SFT_PER_DEVICE_TRAIN_BS, SFT_GRAD_ACCUM and '
+                f"{processes} process(es) give it)",
+                remedy=f'write "{key}": "auto"',
+            )
+    stage = config.get("zero_optimization", {}).get("stage", 0)
+    if stage == 3:
+        problems.add(
+            where=str(path),
+            key="zero_optimization.stage",
+            value="3",
+            expected="stage 0, 1 or 2: with a frozen base, stage 3 would only shuttle frozen weights about",
+            remedy='write "stage": 2',
+        )
+    problems.raise_if_any()
+    return config

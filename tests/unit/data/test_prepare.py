@@ -1,0 +1,209 @@
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.data import prepare
+from lib.data.chat import ChatFormat
+from lib.data.prepare import load_examples, plan_rows, prepare_rows
+from lib.settings.errors import InputError
+from lib.settings.schema import StageSettings
+from lib.settings.stage import load_stage
+
+MakeSettings = Callable[..., StageSettings]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> MakeSettings:
+    """stage(SFT_DATASET_ID=…, …): the settings of a stage file with these keys."""
+
+    def make(**keys: Any) -> StageSettings:
+        folder = tmp_path / "stages"
+        folder.mkdir(exist_ok=True)
+        values = {
+            "SFT_BASE_MODEL": "base",
+            "SFT_OUT_LORA_DIR": str(tmp_path / "out"),
+            "SFT_STRICT": 1,
+            **keys,
+        }
+        (folder / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in values.items()))
+        return load_stage(folder, 1, environ={})
+
+    return make
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Callable[..., str]:
+    """data_file(["answer", …]): a file of conversations with these answers, labelled by index."""
+
+    def make(answers: Sequence[str], name: str = "rows.jsonl", **fields: str) -> str:
+        rows = [
+            {"prompt": f"question {i}", "completion": answer, **fields} for i, answer in enumerate(answers)
+        ]
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return make
+
+
+def test_rows_ledger_and_records_of_a_run(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    toml = data_file([f"Approach\nOutput: {i}" for i in range(20)], "toml.jsonl", task="toml")
+    csv = data_file([f"hello {i}" for i in range(10)], "csv.jsonl", task="csv")
+    mix = json.dumps([{"id": toml, "weight": 1.0}, {"id": csv, "weight": 1.0}])
+    settings = stage(
+        SFT_DATASET_MIX=mix, SFT_VAL_RATIO=0.1, SFT_USE_UPSAMPLING=1, SFT_UPSAMPLE_RULES='{"toml": 2.0}'
+    )
+    prepared = prepare_rows(settings, chat)
+    ledger = prepared.ledger
+    assert len(prepared.train) == ledger.upsampled == 27
+    assert len(prepared.validation) == ledger.validation == 3
+    assert [source.name for source in prepared.sources] == [toml, csv]
+    assert ledger.encoded is not None
+    assert ledger.encoded.rows == 27
+    assert ledger.encoded.tokens == sum(len(row.input_ids) for row in prepared.train)
+    assert ledger.encoded.supervised == sum(row.supervised_tokens for row in prepared.train)
+    assert ledger.validation_encoded is not None
+    assert ledger.validation_encoded.rows == 3
+    per_source = [line.encoded for line in ledger.sources]
+    assert [count.rows for count in per_source if count] == [18, 9]
+    label = next(line for line in ledger.labels if line.value == "toml")
+    assert label.encoded == per_source[0]
+    assert not ledger.estimated
+    assert json.loads(json.dumps(ledger.to_json()))["encoded"]["rows"] == 27
+
+
+def test_what_is_dropped_is_counted_and_said(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    answers = ["fine", "Output:", "long " * 100, "fine too"]
+    settings = stage(SFT_DATASET_ID=data_file(answers), SFT_VAL_RATIO=0, SFT_MAX_SEQ_LEN=60)
+    prepared = prepare_rows(settings, chat)
+    count = prepared.ledger.encoded
+    assert count is not None
+    assert (count.rows, count.too_long, count.nothing_supervised) == (2, 1, 1)
+    assert len(prepared.train) == 2
+    assert sum("were dropped" in notice for notice in prepared.notices) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "keys", "remedy"),
+    [
+        ("long " * 100, {"SFT_MAX_SEQ_LEN": 60}, "raise SFT_MAX_SEQ_LEN"),
+        ("thinking Output:", {}, "check SFT_OUTPUT_MARKERS and SFT_MASK_COT"),
+    ],
+)
+def test_when_nothing_is_left_counts_and_remedy_are_given(
+    stage: MakeSettings,
+    data_file: Callable[..., str],
+    chat: ChatFormat,
+    answer: str,
+    keys: dict[str, Any],
+    remedy: str,
+) -> None:
+    settings = stage(SFT_DATASET_ID=data_file([answer] * 3), **keys)
+    for attempt in (prepare_rows, plan_rows):
+        with pytest.raises(InputError, match=f"0 of 2 draws left[\\s\\S]*{remedy}"):
+            attempt(settings, chat)
+
+
+def test_problems_of_all_data_sets_are_raised_together(
+    stage: MakeSettings, tmp_path: Path, chat: ChatFormat
+) -> None:
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text('{"body": "x"}\n')
+    ids = f"{tmp_path}/one.jsonl,{tmp_path}/two.jsonl"
+    with pytest.raises(InputError) as caught:
+        prepare_rows(stage(SFT_DATASET_IDS=ids), chat)
+    assert [problem.where for problem in caught.value.problems] == [f"{name}#0" for name in ids.split(",")]
+
+
+def test_rows_that_the_template_refuses(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat, tokenizer: Any
+) -> None:
+    refusing = "{% if 'bad' in messages[1].content %}{{ raise_exception('bad row') }}{% endif %}" + (
+        chat.template or ""
+    )
+    picky = ChatFormat(tokenizer, {"eos_token": "<|im_end|>"}, refusing)
+    file = data_file(["fine", "bad", "good"])
+    with pytest.raises(InputError, match="bad row"):
+        prepare_rows(stage(SFT_DATASET_ID=file, SFT_VAL_RATIO=0), picky)
+    prepared = prepare_rows(stage(SFT_DATASET_ID=file, SFT_VAL_RATIO=0, SFT_STRICT=0), picky)
+    assert len(prepared.train) == 2
+    assert prepared.ledger.encoded is not None
+    assert prepared.ledger.encoded.unrenderable == 1
+    assert any(notice.startswith("[ERROR] the chat template refuses 1 of 3") for notice in prepared.notices)
+
+
+def test_plan_and_run_agree_exactly_on_small_data(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    settings = stage(SFT_DATASET_ID=data_file([f"Output: {i}" for i in range(30)]))
+    planned = plan_rows(settings, chat)
+    assert planned.ledger == prepare_rows(settings, chat).ledger
+    assert planned.absent == ()
+
+
+def test_the_plan_of_large_data_is_a_marked_estimate(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = data_file([f"Output: {'hello ' * (i % 7)} {i}" for i in range(300)])
+    settings = stage(SFT_DATASET_ID=file)
+    exact = prepare_rows(settings, chat).ledger.encoded
+    monkeypatch.setattr(prepare, "PLAN_CHARACTERS", 4000)
+    planned = plan_rows(settings, chat).ledger
+    assert planned is not None
+    assert planned.estimated
+    assert planned.encoded is not None
+    assert exact is not None
+    assert planned.encoded.rows == exact.rows == 285
+    assert planned.encoded.tokens == pytest.approx(exact.tokens, rel=0.1)
+
+
+def test_a_plan_without_tokenizer_guesses(stage: MakeSettings, data_file: Callable[..., str]) -> None:
+    settings = stage(SFT_DATASET_ID=data_file(["An ordinary English sentence. " * 10] * 20))
+    ledger = plan_rows(settings, None).ledger
+    assert ledger is not None
+    assert ledger.estimated
+    assert ledger.encoded is not None
+    assert 100 < ledger.encoded.supervised / ledger.encoded.rows < 120
+
+
+def test_a_plan_names_the_data_sets_that_are_not_here(
+    stage: MakeSettings,
+    data_file: Callable[..., str],
+    chat: ChatFormat,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    nothing = plan_rows(stage(SFT_DATASET_ID="owner/set"), chat)
+    assert (nothing.ledger, [source.id for source in nothing.absent]) == (None, ["owner/set"])
+    settings = stage(
+        SFT_DATASET_IDS=f"owner/set,{data_file(['a', 'b', 'c'])}",
+        SFT_USE_UPSAMPLING=1,
+        SFT_UPSAMPLE_RULES='{"of the absent set": 2}',
+    )
+    some = plan_rows(settings, chat)
+    assert some.ledger is not None
+    assert len(some.absent) == 1
+
+
+def test_an_evaluation_set_is_loaded_like_any_other(data_file: Callable[..., str]) -> None:
+    examples, notices = load_examples(data_file(["a", "b"]), "test", strict=True)
+    assert [example.index for example in examples] == [0, 1]
+    assert notices == ()
+
+
+def test_a_plan_imports_nothing_heavy() -> None:
+    import subprocess
+
+    code = "import sys, lib.data.prepare, lib.data.preview; print([m for m in sys.modules])"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name in ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy"):
+        assert f"'{name}'" not in modules

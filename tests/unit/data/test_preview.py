@@ -1,0 +1,56 @@
+from collections.abc import Callable
+
+from lib.data.chat import ChatFormat
+from lib.data.masks import EncodingRules
+from lib.data.preview import preview_rows, token_views
+from lib.data.rows import Example
+
+Rules = Callable[..., EncodingRules]
+Conversation = Callable[..., Example]
+
+
+def test_learned_tokens_stand_in_brackets(chat: ChatFormat, conversation: Conversation, rules: Rules) -> None:
+    example = conversation("u: question", "a: Approach:\nOutput: hello")
+    text = preview_rows(chat, [example], rules(), color=False)
+    assert "row 1: source#0, " in text
+    assert "⟦ hello│<|im_end|>⟧" in text.replace("│hell", "hell").replace("hell│o", "hello").replace(
+        "h│ello", "hello"
+    )
+    assert text.count("⟦") == 2  # the legend's and the row's
+    assert "<|im_start|>│user│↵\n" in text
+
+
+def test_colours_mark_the_same_runs(chat: ChatFormat, conversation: Conversation, rules: Rules) -> None:
+    text = preview_rows(chat, [conversation("u: question", "a: answer")], rules(), color=True)
+    green = text.split("\x1b[32m")[2].split("\x1b[0m")[0]
+    assert green.replace("│", "") == "answer<|im_end|>"
+
+
+def test_tokens_that_share_a_character_are_shown_together(
+    chat: ChatFormat, conversation: Conversation, rules: Rules
+) -> None:
+    views = token_views(chat, conversation("u: q", "a: 松友"), rules())
+    texts = [view.text for view in views]
+    assert "松" in texts
+    assert "友" in texts
+    assert all("\ufffd" not in text for text in texts)
+    assert [view.tokens for view in views if view.text == "松"] == [3]
+    assert "".join(text for text, view in zip(texts, views, strict=True) if view.learned) == "松友<|im_end|>"
+
+
+def test_no_row_can_steer_the_terminal(chat: ChatFormat, conversation: Conversation, rules: Rules) -> None:
+    text = preview_rows(chat, [conversation("u: \x1b[2J\r\t\x07\u202e", "a: x")], rules(), color=False)
+    assert "\x1b" not in text
+    assert "␛" in text
+    assert "<U+0007>" in text
+    assert "<U+202E>" in text
+
+
+def test_what_truncation_took_is_marked(chat: ChatFormat, conversation: Conversation, rules: Rules) -> None:
+    example = conversation("u: " + "hello world " * 20, "a: x")
+    views = token_views(chat, example, rules(max_seq_len=12))
+    kept = [view for view in views if not view.cut]
+    assert sum(view.tokens for view in kept) == 12
+    assert views[0].cut
+    assert views[-1].cut  # the line end behind the last end-of-turn token
+    assert "".join(view.text for view in kept if view.learned) == "x<|im_end|>"

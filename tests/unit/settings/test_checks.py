@@ -1,0 +1,88 @@
+"""Keys that are fine alone and wrong, or without effect, together."""
+
+from collections.abc import Callable
+
+import pytest
+
+from lib.settings import Problem, StageSettings
+
+Load = Callable[..., StageSettings]
+Refused = Callable[..., tuple[Problem, ...]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "remedy"),
+    [
+        ("SFT_USE_UPSAMPLING=1\n", "SFT_USE_UPSAMPLING", "SFT_UPSAMPLE_RULES='"),
+        ("SFT_MIN_LR_RATIO=0.1\n", "SFT_MIN_LR_RATIO", "SFT_LR_SCHEDULER=cosine_with_min_lr"),
+        (
+            "SFT_EARLY_STOPPING_PATIENCE=2\nSFT_VAL_RATIO=0\n",
+            "SFT_EARLY_STOPPING_PATIENCE",
+            "SFT_VAL_RATIO above 0",
+        ),
+        ("SFT_EARLY_STOPPING_PATIENCE=2\nSFT_EVAL_STEPS=30\n", "SFT_SAVE_STEPS", "SFT_SAVE_STEPS=120"),
+        ("SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\n", "SFT_GEN_EVAL_SAMPLES", "SFT_GEN_EVAL_SAMPLES=0"),
+    ],
+)
+def test_contradictions_are_refused(refused: Refused, lines: str, key: str, remedy: str) -> None:
+    (problem,) = refused(lines)
+    assert problem.key == key
+    assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        """SFT_USE_UPSAMPLING=1\nSFT_UPSAMPLE_RULES='{"toml": 2}'\n""",
+        "SFT_MIN_LR_RATIO=0.1\nSFT_LR_SCHEDULER=cosine_with_min_lr\n",
+        "SFT_EARLY_STOPPING_PATIENCE=2\nSFT_EVAL_STEPS=50\n",
+        "SFT_EVAL_STEPS=30\n",
+        "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\nSFT_GEN_EVAL_DATASET_ID=held_out.jsonl\n",
+        "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=0\n",
+        "SFT_LR_SCHEDULER=constant\n",
+        "SFT_DATASET_MIX_TOTAL_SIZE=10\n",
+    ],
+)
+def test_what_fits_together_loads_without_a_word(load: Load, lines: str) -> None:
+    assert load(lines).notices == ()
+
+
+def test_the_origin_of_a_contradiction_is_the_line_of_the_key(refused: Refused) -> None:
+    (from_file,) = refused("SFT_USE_UPSAMPLING=1\n")
+    (from_default,) = refused("SFT_EVAL_STEPS=30\nSFT_EARLY_STOPPING_PATIENCE=1\n")
+    assert from_file.where.endswith("stage1.env:4")
+    assert from_default.where.endswith("stage1.env")
+    assert from_default.value == "100"
+
+
+def test_contradictions_come_together_with_wrong_values(refused: Refused) -> None:
+    problems = refused("SFT_USE_UPSAMPLING=1\nSFT_LR=fast\n")
+    assert {problem.key for problem in problems} == {"SFT_LR", "SFT_USE_UPSAMPLING"}
+
+
+def test_a_wrong_value_does_not_also_count_as_a_contradiction(refused: Refused) -> None:
+    (problem,) = refused("SFT_USE_UPSAMPLING=1\nSFT_UPSAMPLE_RULES='{\"toml\": 0}'\n")
+    assert problem.key == "SFT_UPSAMPLE_RULES"
+
+
+@pytest.mark.parametrize(
+    ("lines", "notice"),
+    [
+        (
+            """SFT_UPSAMPLE_RULES='{"toml": 2}'\n""",
+            "SFT_UPSAMPLE_RULES has no effect with SFT_USE_UPSAMPLING=0",
+        ),
+        (
+            "SFT_LR_SCHEDULER=constant\nSFT_WARMUP_RATIO=0.1\n",
+            "SFT_WARMUP_RATIO has no effect with SFT_LR_SCHEDULER=constant",
+        ),
+        ("SFT_VAL_RATIO=0\n", "No evaluation by generation"),
+        (
+            'SFT_DATASET_MIX=\'[{"id": "a"}, {"id": "a", "weight": 2}]\'\n',
+            "[WARNING] Data set a (split train) is named 2 times in the mix",
+        ),
+    ],
+)
+def test_keys_without_effect_are_said(load: Load, lines: str, notice: str) -> None:
+    (said,) = load(lines).notices
+    assert notice in said

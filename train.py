@@ -1,0 +1,109 @@
+"""Train a curriculum of LoRA fine-tuning stages.
+
+A stage is one env file. It mixes data sets, takes the base model with the adapters of all earlier
+stages merged into it, trains a new LoRA adapter on attention and experts, scores it by what it
+generates, and leaves an ordinary PEFT adapter with a record of how it came about.
+
+    python train.py --stage all            train every stage of stages/ that is not up to date
+    python train.py --stage 2 --plan       say what stage 2 would do
+    python train.py --status               say where every stage stands
+    SFT_LR=1e-5 python train.py --stage 3 --set SFT_EPOCHS=2 --nproc 2
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lib.commands.arguments import parse, worker_command
+from lib.commands.show import show_plans, show_status
+from lib.data.chat import chat_of
+from lib.data.prepare import prepare_heldout, prepare_rows
+from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one
+from lib.lineage.record import finish_stage, make_record, open_stage
+from lib.settings import InputError
+from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
+
+
+def main() -> int:
+    options = parse(sys.argv[1:], description=__doc__ or "")
+    try:
+        if options.status:
+            return show_status(options)
+        world, chosen = plan_world(options.nproc), choose_stages(options.stage, options.stages_dir)
+        if options.plan:
+            return show_plans(options, chosen, world)
+        return train(options, chosen, world)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
+    """Run the chosen stages in turn; those that are complete and up to date are left alone."""
+    prepare_environment(world)
+    for number in chosen:
+        stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
+        if stage.status.state == "complete" and not options.force:
+            print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
+        elif world.zero2 and not is_worker():
+            preconditions(stage)
+            code = run_workers(world, worker_command(options, number))
+            if code:
+                return code
+        else:
+            run_stage(stage, world)
+    return 0
+
+
+def run_stage(stage: SurveyedStage, world: World) -> None:
+    """From settings to an adapter with its record. Whatever can be wrong with the input is found
+    before the first file of the stage is written; the record comes last and means complete."""
+    # torch, and all that needs it, is imported here and not above, so that planning stays fast.
+    from lib.evaluation.heldout import evaluate, evaluate_before
+    from lib.model.adapter import attach_lora, save_adapter
+    from lib.model.base import choose_compute, load_base, load_tokenizer
+    from lib.model.merge import obtain_base
+    from lib.model.targets import find_targets
+    from lib.tracking.callback import TrackingCallback
+    from lib.tracking.tracker import track
+    from lib.training.processes import Processes
+    from lib.training.quiet import quiet_libraries
+    from lib.training.trainer import fit
+
+    quiet_libraries()
+    settings = stage.settings
+    warnings = preconditions(stage)
+    compute = choose_compute(settings.model)
+    tokenizer = load_tokenizer(settings.model)
+    chat = chat_of(tokenizer, settings.data.chat_template)
+    data = prepare_rows(settings, chat)
+    heldout = prepare_heldout(settings, data)
+
+    processes = Processes(settings, world, compute.dtype, evaluates=bool(data.validation))
+    processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *warnings, *data.notices)
+    with processes.main_first("merging the earlier stages"):
+        base = obtain_base(
+            settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
+        )
+    model = load_base(base, compute, on_gpu=world.gpus > 0)
+    targets = find_targets(model, settings.lora.target_modules)
+
+    with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:
+        model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
+        processes.say(base.line(), census.line(), *census.notices)
+        before = processes.on_main(evaluate_before, model, tokenizer, chat, heldout, settings)
+        fitted = fit(model, tokenizer, data, settings, processes, callbacks=[TrackingCallback(tracker)])
+        adapter = processes.on_main(save_adapter, model, tokenizer, settings, base)
+        after = processes.on_main(evaluate, model, tokenizer, chat, heldout, settings)
+        record = processes.on_main(
+            make_record, stage, data, base, census, fitted, adapter, before, after, tracker.run_id, warnings
+        )
+        processes.on_main(tracker.results, record)
+        processes.on_main(finish_stage, settings.stage_dir, record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
