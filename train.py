@@ -98,9 +98,8 @@ def run_stage(stage: SurveyedStage, world: World) -> None:
         fitted = fit(model, tokenizer, data, settings, processes, callbacks=[TrackingCallback(tracker)])
         adapter = processes.on_main(save_adapter, model, tokenizer, settings, base)
         after = processes.on_main(evaluate, model, tokenizer, chat, heldout, settings)
-        record = processes.on_main(
-            make_record, stage, data, base, census, fitted, adapter, before, after, tracker.run_id, warnings
-        )
+        run = tracker.run_id
+        record = make_record(stage, data, base, census, fitted, adapter, before, after, run, warnings)
         processes.on_main(tracker.results, record)
         processes.on_main(finish_stage, settings.stage_dir, record)
 

@@ -14,10 +14,10 @@ from lib.data.chat import ChatFormat
 from lib.data.masks import EncodingRules
 from lib.data.prepare import PlannedData, plan_rows
 from lib.data.preview import preview_rows
-from lib.lineage.curriculum import SurveyedStage, preconditions, survey
+from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.plan import StagePlan, base_folder, make_plan
 from lib.lineage.plan_text import print_plan
-from lib.settings import InputError, list_stages
+from lib.settings import InputError, Problems, list_stages
 from lib.training.launch import World
 
 
@@ -33,49 +33,44 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def show_plans(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
-    """The plan of every chosen stage. Raises InputError for all that is wrong with any of them."""
+    """The plan of every chosen stage. Raises InputError, after the plans that can be made, for all
+    that is wrong with any stage."""
     earlier = [number for number in list_stages(options.stages_dir) if number < max(chosen)]
     surveyed = survey(options.stages_dir, sorted({*earlier, *chosen}), chosen=chosen, overrides=options.set)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    plans = []
+    plans: list[StagePlan] = []
+    problems = Problems()
     for stage in (stage for stage in surveyed if stage.settings.stage in chosen):
-        plan, chat, planned = _plan(stage, chosen, world, forced=options.force, runs_before=_that_run(plans))
-        plans.append(plan)
-        if not options.json:
-            print_plan(plan, console)
-            _show_masks(stage, chat, planned, options.show_mask)
+        try:
+            plan = _show_plan(stage, plans, console, world, options)
+        except InputError as error:
+            problems.extend(error.problems)
+        else:
+            plans.append(plan)
+            problems.extend(plan.problems)
     if options.json:
         print(json.dumps([plan.to_json() for plan in plans], indent=2, ensure_ascii=False))
+    problems.raise_if_any()
     return 0
 
 
-def _that_run(plans: Sequence[StagePlan]) -> tuple[int, ...]:
-    return tuple(plan.stage for plan in plans if plan.will_run)
-
-
-def _plan(
-    stage: SurveyedStage, chosen: Sequence[int], world: World, *, forced: bool, runs_before: tuple[int, ...]
-) -> tuple[StagePlan, ChatFormat | None, PlannedData]:
+def _show_plan(
+    stage: SurveyedStage,
+    before: Sequence[StagePlan],
+    console: Console,
+    world: World,
+    options: argparse.Namespace,
+) -> StagePlan:
     settings = stage.settings
     folder = base_folder(settings)
     chat = ChatFormat.load(folder, settings.data.chat_template) if folder else None
     planned = plan_rows(settings, chat)
-    # An earlier stage of the same command will be there when this one starts.
-    waits = any(number in chosen for number in (*stage.chain.missing, *stage.stale_parents))
-    notices = (*settings.notices, *planned.notices, *([] if waits else preconditions(stage)))
-    absent = tuple(source.id for source in planned.absent)
-    plan = make_plan(
-        stage,
-        planned.ledger,
-        absent,
-        notices,
-        processes=world.processes,
-        gpus=world.gpus,
-        world_line=world.line(),
-        runs_before=runs_before,
-        forced=forced,
-    )
-    return plan, chat, planned
+    runs_before = tuple(plan.stage for plan in before if plan.will_run)
+    plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force)
+    if not options.json:
+        print_plan(plan, console)
+        _show_masks(stage, chat, planned, options.show_mask)
+    return plan
 
 
 def _show_masks(stage: SurveyedStage, chat: ChatFormat | None, planned: PlannedData, rows: int) -> None:

@@ -16,7 +16,7 @@ from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 
 # Under half a second of tokenising on one core: a plan stays well under the time that importing torch takes.
-PLAN_CHARACTERS = 500_000
+PLAN_CHARACTERS = 250_000
 _SAMPLED_DRAWS_PER_SOURCE = 20
 
 
@@ -85,7 +85,7 @@ def prepare_rows(settings: StageSettings, chat: ChatFormat) -> PreparedData:
 def plan_rows(settings: StageSettings, chat: ChatFormat | None) -> PlannedData:
     """The same, cheaply and without any download, for a plan.
 
-    Up to half a million characters every row is encoded and the counts are exact; beyond, a sample of the
+    Up to PLAN_CHARACTERS every distinct row is encoded and the counts are exact; beyond, a sample of the
     draws is encoded and scaled. Without a tokenizer on this machine the counts are guessed from characters.
     """
     mixed = _mix(settings, allow_download=False)

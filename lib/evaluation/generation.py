@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Answers:
     seconds: float
 
 
-def choose(questions: Sequence[Question], *, samples: int, seed: int) -> list[Question]:
-    """At most `samples` questions, the same ones for the same seed."""
-    if len(questions) <= samples:
-        return list(questions)
-    return random.Random(seed).sample(list(questions), samples)
+def choose(rows: Sequence[T], *, samples: int, seed: int) -> list[T]:
+    """At most `samples` rows, the same ones for the same seed."""
+    if len(rows) <= samples:
+        return list(rows)
+    return random.Random(seed).sample(list(rows), samples)
 
 
 def generate_answers(

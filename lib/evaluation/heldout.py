@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lib.evaluation.generation import Question, choose, generate_answers, token_loss
@@ -40,7 +40,7 @@ def evaluate(
     examples: Sequence[Example],
     settings: StageSettings,
 ) -> Evaluation:
-    """Score `model` on at most SFT_GEN_EVAL_SAMPLES of `examples` (conversations; plain texts have no answer)."""
+    """Score `model` on at most SFT_GEN_EVAL_SAMPLES of `examples` (plain texts are left out)."""
     from lib.data.masks import EncodingRules
 
     options = settings.evaluation
@@ -48,7 +48,9 @@ def evaluate(
     chosen = choose(conversations, samples=options.samples, seed=options.seed)
     if not chosen:
         return NOTHING
-    encoded = chat.encode(chosen, EncodingRules.of(settings.data)).rows
+    # Whole answers, whatever the stage's own mask: losses of different stages stay comparable.
+    rules = replace(EncodingRules.of(settings.data), mask_cot=False)
+    encoded = chat.encode(chosen, rules).rows
     loss = token_loss(model, [(row.input_ids, row.targets()) for row in encoded if row.usable])
     answers = generate_answers(
         model,

@@ -11,15 +11,28 @@ from pathlib import Path
 
 from lib.lineage.fingerprint import base_fingerprint, differences, file_sha256, json_sha256
 from lib.lineage.record import ADAPTER_WEIGHTS, RUNNING, StageRecord, read_record
-from lib.settings import Problem
 from lib.settings import StageSettings
 
 # Settings that change what a person sees or keeps, not what is learned.
 WITHOUT_EFFECT = frozenset(
-    """SFT_LOGGING_STEPS SFT_SAVE_TOTAL_LIMIT SFT_PER_DEVICE_EVAL_BS SFT_STRICT SFT_OUT_LORA_DIR
-    SFT_GEN_EVAL_DATASET_ID SFT_GEN_EVAL_SAMPLES SFT_GEN_EVAL_SEED SFT_GEN_EVAL_BATCH_SIZE
-    SFT_GEN_EVAL_MAX_NEW_TOKENS MLFLOW_EXPERIMENT_NAME MLFLOW_TRACKING_URI SFT_BASE_MODEL
-    SFT_BASE_REVISION""".split()
+    [
+        "SFT_LOGGING_STEPS",
+        "SFT_SAVE_TOTAL_LIMIT",
+        "SFT_PER_DEVICE_EVAL_BS",
+        "SFT_STRICT",
+        "SFT_OUT_LORA_DIR",
+        "SFT_GEN_EVAL_DATASET_ID",
+        "SFT_GEN_EVAL_SAMPLES",
+        "SFT_GEN_EVAL_SEED",
+        "SFT_GEN_EVAL_BATCH_SIZE",
+        "SFT_GEN_EVAL_MAX_NEW_TOKENS",
+        "SFT_GEN_EVAL_BEFORE",
+        "MLFLOW_EXPERIMENT_NAME",
+        "MLFLOW_TRACKING_URI",
+        # Known by content: the base's fingerprint stands for them.
+        "SFT_BASE_MODEL",
+        "SFT_BASE_REVISION",
+    ]
 )
 BASE = "base model"
 # Origins of settings that belong to one run and not to the curriculum.
@@ -112,28 +125,6 @@ def _reason(key: str, old: object, new: object) -> str:
         return f"{key} {'was added' if old is None else 'is no longer used' if new is None else 'changed'}"
     shown_old, shown_new = (str(value)[:60] if value not in (None, "") else "unset" for value in (old, new))
     return f"{key} changed from {shown_old} to {shown_new}"
-
-
-def missing_parent_messages(settings: StageSettings, chain: Chain) -> list[str]:
-    """The documented warning for each earlier stage without an adapter."""
-    return [
-        f"[WARNING] Previous stage adapter not found at {settings.output}_stage{stage}, "
-        + ("starting from base model" if not chain.parents else "going on without it")
-        for stage in chain.missing
-    ]
-
-
-def missing_parent_problems(settings: StageSettings, chain: Chain) -> list[Problem]:
-    return [
-        Problem(
-            where=str(settings.env_file),
-            key="SFT_OUT_LORA_DIR",
-            value=f"{settings.output}_stage{stage}",
-            expected=f"the adapter of stage {stage} in this folder",
-            remedy=f"run python train.py --stage {stage} first, or set SFT_STRICT=0 to train without it",
-        )
-        for stage in chain.missing
-    ]
 
 
 def running_elsewhere(stage_dir: Path) -> int | None:

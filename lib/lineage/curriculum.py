@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.local_identity import local_fingerprints
-from lib.lineage.ancestry import Chain, identity, missing_parent_messages, missing_parent_problems, trace
+from lib.lineage.ancestry import Chain, identity, trace
 from lib.lineage.status import StageStatus, stage_status
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
 
@@ -107,18 +107,64 @@ def preconditions(stage: SurveyedStage) -> list[str]:
     Raises InputError when its folder cannot be written and, for a strict stage, when an ancestor is
     missing or stale: nothing is trained on a base that is not what the curriculum says.
     """
-    settings, chain = stage.settings, stage.chain
-    problems = unwritable_problems(settings)
-    if settings.strict:
-        problems += [*missing_parent_problems(settings, chain), *_stale_problems(stage)]
+    problems, notices = obstacles(stage)
     if problems:
         raise InputError(problems)
+    return notices
+
+
+def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple[list[Problem], list[str]]:
+    """What keeps a stage from running, and what is only worth a notice.
+
+    `runs_before` are earlier stages that the same command trains first: they will be in order by then.
+    """
+    settings, chain = stage.settings, stage.chain
+    missing = [number for number in chain.missing if number not in runs_before]
+    stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
+    problems = unwritable_problems(settings)
+    if settings.strict:
+        return [*problems, *_missing_problems(settings, missing), *_stale_problems(settings, stale)], []
+    notices = _missing_notices(settings, missing, starts_from_base=not (chain.parents or runs_before))
+    notices += [
+        f"[WARNING] stage {number} is stale ({'; '.join(why)}); its adapter is used as it is"
+        for number, why in stale.items()
+    ]
+    return problems, notices
+
+
+def _missing_notices(settings: StageSettings, missing: Sequence[int], *, starts_from_base: bool) -> list[str]:
+    """The documented warning for each earlier stage without an adapter."""
+    consequence = "starting from base model" if starts_from_base else "going on without it"
     return [
-        *missing_parent_messages(settings, chain),
-        *(
-            f"[WARNING] stage {number} is stale ({'; '.join(reasons)}); its adapter is used as it is"
-            for number, reasons in stage.stale_parents.items()
-        ),
+        f"[WARNING] Previous stage adapter not found at {settings.output}_stage{number}, {consequence}"
+        for number in missing
+    ]
+
+
+def _missing_problems(settings: StageSettings, missing: Sequence[int]) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file),
+            key="SFT_OUT_LORA_DIR",
+            value=f"{settings.output}_stage{number}",
+            expected=f"the adapter of stage {number} in this folder",
+            remedy=f"run python train.py --stage {number} first, or set SFT_STRICT=0 to train without it",
+        )
+        for number in missing
+    ]
+
+
+def _stale_problems(settings: StageSettings, stale: Mapping[int, tuple[str, ...]]) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file.with_name(f"stage{number}.env")),
+            key=f"stage {number}",
+            value="; ".join(why),
+            expected=f"stage {number} trained as its file and inputs now say",
+            remedy=f"run python train.py --stage {number}-{settings.stage}, or put the change back, "
+            "or set SFT_STRICT=0 to train on it all the same",
+        )
+        for number, why in stale.items()
     ]
 
 
@@ -137,18 +183,4 @@ def unwritable_problems(settings: StageSettings) -> list[Problem]:
             expected=f"a folder that can be written; {nearest} {why}",
             remedy="choose another folder, or change its permissions",
         )
-    ]
-
-
-def _stale_problems(stage: SurveyedStage) -> list[Problem]:
-    return [
-        Problem(
-            where=str(stage.settings.env_file.with_name(f"stage{number}.env")),
-            key=f"stage {number}",
-            value="; ".join(reasons),
-            expected=f"stage {number} trained as its file and inputs now say",
-            remedy=f"run python train.py --stage {number}-{stage.settings.stage}, or put the change back, "
-            "or set SFT_STRICT=0 to train on it all the same",
-        )
-        for number, reasons in stage.stale_parents.items()
     ]

@@ -77,8 +77,9 @@ def memory(
     return Estimate(
         total,
         readable_bytes(total),
-        f"weights {readable_bytes(weights)} + adapter and optimizer {readable_bytes(optimizer)} + activations "
-        f"{readable_bytes(activations)} + logits {readable_bytes(logits)}; libraries (about 1 GB) come on top",
+        f"weights {readable_bytes(weights)} + adapter and optimizer {readable_bytes(optimizer)} "
+        f"+ activations {readable_bytes(activations)} + logits {readable_bytes(logits)}; "
+        "libraries (about 1 GB) come on top",
     )
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lib.data.ledger import MixLedger
-from lib.lineage.curriculum import SurveyedStage
+from lib.data.prepare import PlannedData
+from lib.lineage.curriculum import SurveyedStage, obstacles
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.fingerprint import hub_snapshot
 from lib.lineage.record import read_record
 from lib.model.architecture import Architecture, read_architecture
-from lib.settings import StageSettings
+from lib.settings import Problem, StageSettings
+from lib.training.launch import World
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class StagePlan:
     tokens: int | None
     estimates: dict[str, Estimate]
     notices: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    """What keeps the stage from running."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,22 +55,14 @@ def base_folder(settings: StageSettings) -> Path | None:
 
 
 def make_plan(
-    stage: SurveyedStage,
-    ledger: MixLedger | None,
-    absent: tuple[str, ...],
-    notices: tuple[str, ...],
-    *,
-    processes: int,
-    gpus: int,
-    world_line: str,
-    runs_before: tuple[int, ...],
-    forced: bool,
+    stage: SurveyedStage, planned: PlannedData, world: World, *, runs_before: tuple[int, ...], forced: bool
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first."""
-    settings = stage.settings
+    settings, ledger = stage.settings, planned.ledger
     folder = base_folder(settings)
     architecture = read_architecture(folder) if folder else None
-    load = workload(settings, ledger, processes) if ledger else None
+    load = workload(settings, ledger, world.processes) if ledger else None
+    problems, notices = obstacles(stage, runs_before=runs_before)
     return StagePlan(
         stage=settings.stage,
         file=str(settings.env_file),
@@ -78,13 +74,14 @@ def make_plan(
         origins=dict(settings.origins),
         base=_base(settings, folder, architecture),
         parents=_parents(stage, runs_before),
-        world=world_line,
+        world=world.line().strip(),
         ledger=ledger.to_json() if ledger else None,
-        absent=absent,
+        absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
-        estimates=_estimates(stage, architecture, load, gpus=gpus) if architecture and load else {},
-        notices=notices,
+        estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
+        notices=(*settings.notices, *notices, *planned.notices),
+        problems=tuple(problems),
     )
 
 
@@ -133,9 +130,9 @@ def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[s
                 "reasons": [],
             }
         )
-    for parent in found:
-        if parent["stage"] in runs_before:
-            parent["state"] = "trained first by this command"
+    for entry in found:
+        if entry["stage"] in runs_before:
+            entry["state"] = "trained first by this command"
     return tuple(sorted(found, key=lambda parent: parent["stage"]))
 
 

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from lib.lineage.plan import StagePlan
 
+SHOWN_LABELS = 40
+
 
 def print_plan(plan: StagePlan, console: Console) -> None:
     """Print one stage: state, base and parents, mix, labels, costs, settings that were set, notices."""
@@ -40,14 +42,12 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     )
     if "parameters" in base:
         share = 100 * base["trainable"] / base["parameters"]
-        console.print(
-            f"           {base['parameters']:,} parameters; the new adapter trains {base['trainable']:,} ({share:.2f} %)"
-        )
+        trained = f"the new adapter trains {base['trainable']:,} ({share:.2f} %)"
+        console.print(f"           {base['parameters']:,} parameters; {trained}")
     for parent in plan.parents:
         why = f": {'; '.join(parent['reasons'])}" if parent["reasons"] else ""
-        console.print(
-            f"  merged   stage {parent['stage']}  {escape(parent['folder'])}  ({parent['state']}{escape(why)})"
-        )
+        state = f"({parent['state']}{escape(why)})"
+        console.print(f"  merged   stage {parent['stage']}  {escape(parent['folder'])}  {state}")
     console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
 
 
@@ -92,8 +92,8 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
     for name in ("rows", "drawn", "share", "learned tokens"):
         table.add_column(name, justify="right")
     shown = [line for line in ledger["labels"] if line["drawn"]]
-    few = shown if len(shown) <= 40 else sorted(shown, key=lambda line: -line["drawn"])[:40]
-    for line in few:
+    few = sorted(shown, key=lambda line: -line["drawn"])[:SHOWN_LABELS]
+    for line in sorted(few, key=lambda line: (line["field"], -line["drawn"])):
         encoded = line["encoded"] or {}
         table.add_row(
             escape(f"{line['field']}: {line['value']}"),

@@ -135,9 +135,10 @@ def finish_stage(stage_dir: Path, record: StageRecord) -> None:
 def summary(record: StageRecord, stage_dir: Path) -> list[str]:
     """What a person wants to know of a finished stage."""
     training = record.training
+    speed, memory = f"{training['tokens_per_second']:,.0f} tokens/s", training["peak_memory_bytes"] / 1e9
     lines = [
-        f"  trained {training['steps']} steps on {training['tokens']:,} tokens in {training['seconds']:.0f} s "
-        f"({training['tokens_per_second']:,.0f} tokens/s), peak memory {training['peak_memory_bytes'] / 1e9:.1f} GB"
+        f"  trained {training['steps']} steps on {training['tokens']:,} tokens "
+        f"in {training['seconds']:.0f} s, {speed}, peak memory {memory:.1f} GB"
     ]
     for when in ("before", "after"):
         metrics = record.evaluation[when]["metrics"]

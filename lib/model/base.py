@@ -23,7 +23,8 @@ class ComputeChoice:
     reason: str
 
     def line(self) -> str:
-        return f"  computes in {str(self.dtype).removeprefix('torch.')}, attention {self.attention} ({self.reason})"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"  computes in {dtype}, attention {self.attention} ({self.reason})"
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _refuse_half_pairs(wanted: set[str], stacked: set[tuple[str, str]]) -> None:
             raise _target_error(
                 ",".join(sorted(wanted)),
                 f"both {' and '.join(sorted(pair))}: this model keeps them in one tensor, gate_up_proj",
-                f"add {missing}, or remove {present.pop()}",
+                f"add {missing}, or remove {next(iter(present))}",
             )
 
 

@@ -181,7 +181,7 @@ def as_dataset(rows: Sequence[EncodedRow]) -> Dataset:
 
 
 def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
-    """Validation metrics of the weights that are kept; computed once more only when no evaluation was of them."""
+    """Validation metrics of the weights that are kept; evaluated once more only if they never were."""
     state = trainer.state
     kept_step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
     entries = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == kept_step]

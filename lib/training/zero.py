@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib.settings import Problems
-from lib.settings import TrainingSettings
+from lib.settings import Problems, TrainingSettings
 
 
 def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.model.targets import find_targets
+from lib.settings import InputError, StageSettings
+from lib.settings.schema.model import MODULES
+
+ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
+STACKS = ("mlp.experts.down_proj", "mlp.experts.gate_up_proj")
+Load = Callable[[Path], Any]
+TinyModel = Callable[..., Path]
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral"])
+def test_the_default_list_reaches_attention_and_experts(
+    family: str, tiny_model: TinyModel, load: Load
+) -> None:
+    targets = find_targets(load(tiny_model(family)), MODULES.split(","))
+    assert targets.modules == ATTENTION
+    assert targets.parameters == STACKS
+    assert targets.has_experts
+    assert not targets.dense_mlp_beside_experts
+
+
+def test_the_users_own_list_of_the_documented_stage_files(
+    tiny_model: TinyModel, load: Load, stage_settings: Callable[..., StageSettings]
+) -> None:
+    """As it stands in an env file: with blanks after the commas."""
+    folder = tiny_model("qwen3_moe")
+    written = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+    settings = stage_settings(folder, SFT_LORA_TARGET_MODULES=written)
+    assert find_targets(load(folder), settings.lora.target_modules).parameters == STACKS
+
+
+def test_mixtrals_own_names(tiny_model: TinyModel, load: Load) -> None:
+    targets = find_targets(load(tiny_model("mixtral")), ["w1", "w2", "w3"])
+    assert (targets.modules, targets.parameters) == ((), STACKS)
+
+
+def test_a_dense_model_gets_every_linear_layer(tiny_model: TinyModel, load: Load) -> None:
+    targets = find_targets(load(tiny_model("qwen3")), MODULES.split(","))
+    assert set(targets.modules) == set(MODULES.split(","))
+    assert targets.parameters == ()
+    assert not targets.has_experts
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe_mixed", "qwen2_moe"])
+def test_dense_layers_beside_experts_are_reached_too(family: str, tiny_model: TinyModel, load: Load) -> None:
+    targets = find_targets(load(tiny_model(family)), MODULES.split(","))
+    assert {"gate_proj", "up_proj", "down_proj"} <= set(targets.modules)
+    assert targets.parameters == STACKS
+    assert targets.dense_mlp_beside_experts
+
+
+@pytest.mark.parametrize(("half", "missing"), [("gate_proj", "up_proj"), ("w3", "w1")])
+def test_half_of_a_fused_pair_is_refused(half: str, missing: str, tiny_model: TinyModel, load: Load) -> None:
+    with pytest.raises(InputError) as caught:
+        find_targets(load(tiny_model("mixtral")), ["q_proj", half])
+    (problem,) = caught.value.problems
+    assert problem.key == "SFT_LORA_TARGET_MODULES"
+    assert "gate_up_proj" in problem.expected
+    assert problem.remedy == f"add {missing}, or remove {half}"
+
+
+def test_half_of_a_pair_is_fine_in_a_dense_model(tiny_model: TinyModel, load: Load) -> None:
+    assert find_targets(load(tiny_model("qwen3")), ["gate_proj"]).modules == ("gate_proj",)
+
+
+def test_a_name_that_matches_nothing_is_refused_with_the_names_there_are(
+    tiny_model: TinyModel, load: Load
+) -> None:
+    with pytest.raises(InputError) as caught:
+        find_targets(load(tiny_model("qwen3_moe")), ["q_proj", "c_attn", "fc1"])
+    (problem,) = caught.value.problems
+    assert problem.value == "c_attn,fc1"
+    for name in (*ATTENTION, *STACKS):
+        assert name in problem.expected
+    assert "lm_head" not in problem.expected
+
+
+def test_router_only_when_asked(tiny_model: TinyModel, load: Load) -> None:
+    for family in ("qwen3_moe", "mixtral"):
+        model = load(tiny_model(family))
+        assert find_targets(model, ["q_proj"]).parameters == ()
+        for name in ("router", "gate"):
+            assert find_targets(model, ["q_proj", name]).parameters == ("mlp.gate.weight",)
+
+
+def test_a_dense_model_has_no_router(tiny_model: TinyModel, load: Load) -> None:
+    with pytest.raises(InputError, match="router"):
+        find_targets(load(tiny_model("qwen3")), ["q_proj", "router"])
