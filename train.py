@@ -18,8 +18,8 @@ from lib.commands.arguments import parse, worker_command
 from lib.commands.show import show_plans, show_status
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
+from lib.lineage.completion import finish_stage, make_record, open_stage
 from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one
-from lib.lineage.record import finish_stage, make_record, open_stage
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lib.lineage.record import StageRecord
+from lib.lineage.record import StageRecord
 
 
 def model_card(record: StageRecord, folder: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.local_identity import local_fingerprints
-from lib.lineage.ancestry import Chain, identity, trace
+from lib.lineage.ancestry import Chain, identity, running_elsewhere, trace
 from lib.lineage.status import StageStatus, stage_status
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
 
@@ -121,7 +121,7 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     settings, chain = stage.settings, stage.chain
     missing = [number for number in chain.missing if number not in runs_before]
     stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
-    problems = unwritable_problems(settings)
+    problems = [*unwritable_problems(settings), *_running_problems(settings)]
     if settings.strict:
         return [*problems, *_missing_problems(settings, missing), *_stale_problems(settings, stale)], []
     notices = _missing_notices(settings, missing, starts_from_base=not (chain.parents or runs_before))
@@ -165,6 +165,21 @@ def _stale_problems(settings: StageSettings, stale: Mapping[int, tuple[str, ...]
             "or set SFT_STRICT=0 to train on it all the same",
         )
         for number, why in stale.items()
+    ]
+
+
+def _running_problems(settings: StageSettings) -> list[Problem]:
+    pid = running_elsewhere(settings.stage_dir)
+    if pid is None:
+        return []
+    return [
+        Problem(
+            where=str(settings.stage_dir),
+            key=f"stage {settings.stage}",
+            value=f"process {pid} is training it",
+            expected="one run of a stage at a time",
+            remedy=f"wait for it or stop it (kill {pid}), or choose another SFT_OUT_LORA_DIR",
+        )
     ]
 
 

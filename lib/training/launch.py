@@ -85,6 +85,7 @@ def run_workers(world: World, command: Sequence[str]) -> int:
     Returns the exit code of the first rank that failed, 0 when all succeeded. No restarts: a
     failed stage is to be looked at, not repeated.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -107,6 +108,8 @@ def run_workers(world: World, command: Sequence[str]) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 1
+    except SignalException as signal:
+        return 128 + int(signal.sigval)
     return 0
 
 

@@ -21,7 +21,7 @@ class Processes:
     """Joins the process group (by way of transformers' own arguments) and answers the rank questions."""
 
     def __init__(self, settings: StageSettings, world: World, dtype: torch.dtype, *, evaluates: bool) -> None:
-        from lib.training.trainer import trainer_arguments
+        from lib.training.arguments import trainer_arguments
 
         self.world = world
         self.arguments: SFTConfig = trainer_arguments(settings, world=world, dtype=dtype, evaluates=evaluates)

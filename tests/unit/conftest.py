@@ -19,7 +19,8 @@ from lib.data.chat import ChatFormat
 from lib.data.prepare import PreparedData, prepare_rows
 from lib.evaluation.heldout import NOTHING, Evaluation
 from lib.lineage.curriculum import SurveyedStage, survey
-from lib.lineage.record import StageRecord, finish_stage, make_record
+from lib.lineage.completion import finish_stage, make_record
+from lib.lineage.record import StageRecord
 from lib.model.adapter import Census
 from lib.model.base import StageBase
 from lib.settings import list_stages

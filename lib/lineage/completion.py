@@ -1,0 +1,126 @@
+"""A stage's folder while it is trained, and the record that closes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.lineage.card import model_card
+from lib.lineage.curriculum import SurveyedStage
+from lib.lineage.record import RECORD, RUNNING, StageRecord, versions, write_json
+
+if TYPE_CHECKING:
+    from lib.data.prepare import PreparedData
+    from lib.evaluation.heldout import Evaluation
+    from lib.model.adapter import Census
+    from lib.model.base import StageBase
+    from lib.training.processes import Processes
+    from lib.training.trainer import FitResult
+
+# May carry a password.
+NOT_RECORDED = frozenset({"MLFLOW_TRACKING_URI"})
+
+
+@contextmanager
+def open_stage(stage: SurveyedStage, processes: Processes) -> Iterator[None]:
+    """The stage's folder, marked as running while the block lasts.
+
+    What marks an earlier run of this stage as complete is taken away first; only files that a stage
+    itself leaves are touched.
+    """
+    folder = stage.settings.stage_dir
+    processes.on_main(_begin, folder)
+    try:
+        yield
+    finally:
+        if processes.is_main:
+            (folder / RUNNING).unlink(missing_ok=True)
+
+
+def _begin(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    for metrics in folder.glob("gen_metrics_step*.json"):
+        metrics.unlink()
+    note = {"pid": os.getpid(), "host": socket.gethostname()}
+    (folder / RUNNING).write_text(json.dumps(note) + "\n", encoding="utf-8")
+
+
+def make_record(
+    stage: SurveyedStage,
+    data: PreparedData,
+    base: StageBase,
+    census: Census,
+    fitted: FitResult,
+    adapter_sha256: str | None,
+    before: Evaluation | None,
+    after: Evaluation | None,
+    run_id: str,
+    warnings: Sequence[str],
+) -> StageRecord:
+    """The record of a stage that has just been trained, put together from what each step returned."""
+    settings = stage.settings
+    return StageRecord(
+        stage=settings.stage,
+        settings={key: value for key, value in settings.values.items() if key not in NOT_RECORDED},
+        origins=dict(settings.origins),
+        identity=dict(stage.identity),
+        base={**asdict(base), "fingerprint": stage.chain.base_fingerprint, "key": stage.chain.key},
+        parents=[
+            {"stage": parent.stage, "folder": str(parent.folder), "adapter_sha256": parent.adapter_sha256}
+            for parent in stage.chain.parents
+        ],
+        adapter_sha256=adapter_sha256 or "",
+        data={"sources": [asdict(source) for source in data.sources], "ledger": data.ledger.to_json()},
+        adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
+        training=fitted.to_json(),
+        evaluation={
+            when: {"metrics": scored.metrics if scored else {}, "samples": scored.samples if scored else []}
+            for when, scored in (("before", before), ("after", after))
+        },
+        notices=[*settings.notices, *warnings, *data.notices, *census.notices],
+        mlflow_run_id=run_id,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+    )
+
+
+def finish_stage(stage_dir: Path, record: StageRecord) -> None:
+    """Write the metrics file, the model card and, last and atomically, `stage.json`; say what came out."""
+    samples = record.evaluation["after"].pop("samples", [])
+    before_samples = record.evaluation["before"].pop("samples", [])
+    metrics = {"step": record.training["steps"], **record.evaluation, "samples": samples}
+    if before_samples:
+        metrics["samples_before"] = before_samples
+    write_json(stage_dir / f"gen_metrics_step{record.training['steps']}.json", metrics)
+    (stage_dir / "README.md").write_text(model_card(record, stage_dir), encoding="utf-8")
+    write_json(stage_dir / RECORD, asdict(record))
+    for line in summary(record, stage_dir):
+        print(line, flush=True)
+
+
+def summary(record: StageRecord, stage_dir: Path) -> list[str]:
+    """What a person wants to know of a finished stage."""
+    training = record.training
+    speed, memory = f"{training['tokens_per_second']:,.0f} tokens/s", training["peak_memory_bytes"] / 1e9
+    lines = [
+        f"  trained {training['steps']} steps on {training['tokens']:,} tokens "
+        f"in {training['seconds']:.0f} s, {speed}, peak memory {memory:.1f} GB"
+    ]
+    for when in ("before", "after"):
+        metrics = record.evaluation[when]["metrics"]
+        if metrics:
+            lines.append(
+                f"  {when:<7} " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            )
+    return [*lines, f"  adapter in {stage_dir}"]
