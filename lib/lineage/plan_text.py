@@ -111,7 +111,9 @@ def _print_costs(plan: StagePlan, console: Console) -> None:
     if plan.steps is not None:
         console.print(f"[bold]costs[/]\n  steps    {plan.steps:,}  ({plan.tokens:,} tokens)")
     for name, estimate in plan.estimates.items():
-        console.print(f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]")
+        console.print(
+            f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]", soft_wrap=True
+        )
 
 
 def _settings_table(plan: StagePlan) -> Table:

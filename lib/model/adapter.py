@@ -57,21 +57,18 @@ def attach_lora(
     """A new LoRA on `targets`, weights in fp32 (they are rounded when saved, never while learning).
 
     Two silent habits of PEFT are undone here. It converts expert names itself and doubles
-    gate_up's rank: the parameters are named outright and their rank is pinned. It refuses
-    dropout on stacked experts: dropout goes to the linear layers alone, after attaching.
+    gate_up's rank: the parameters are named outright. It refuses dropout on parameters: dropout
+    goes to the linear layers alone, after attaching.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    pinned = targets.parameters if targets.dense_mlp_beside_experts else ()
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=0.0 if targets.parameters else lora.dropout,
         target_modules=list(targets.modules),
         target_parameters=list(targets.parameters) or None,
-        rank_pattern=dict.fromkeys(pinned, lora.rank),
-        alpha_pattern=dict.fromkeys(pinned, lora.alpha),
         task_type="CAUSAL_LM",
     )
     set_seed(seed)

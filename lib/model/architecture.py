@@ -16,7 +16,11 @@ KNOWN = frozenset(
 
 @dataclass(frozen=True)
 class Architecture:
-    """Dimensions of a gated-MLP transformer. `experts` is 0 for a dense model."""
+    """Dimensions of a gated-MLP transformer. `experts` is 0 for a dense model.
+
+    Some MoE models keep a dense MLP in a few layers (`dense_layers`, `dense_intermediate` wide), or one
+    beside the experts of each (`shared_intermediate` wide); 0 where there is none.
+    """
 
     family: str
     hidden: int
@@ -30,6 +34,9 @@ class Architecture:
     vocabulary: int
     tied: bool
     bytes_per_weight: int
+    dense_layers: int = 0
+    dense_intermediate: int = 0
+    shared_intermediate: int = 0
 
     @property
     def attention_parameters(self) -> int:
@@ -38,17 +45,21 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """Weights of the whole model (norms left out: under 0.1 %)."""
-        copies = max(self.experts, 1)
-        mlp = 3 * self.hidden * self.intermediate * copies + self.hidden * self.experts
         embedding = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return self.layers * (self.attention_parameters + mlp) + embedding
+        router = self.hidden * (self.experts + bool(self.shared_intermediate))
+        return self._in_layers(max(self.experts, 1), router) + embedding
 
     @property
     def active_parameters(self) -> int:
         """Weights that one token passes through, the embedding table's look-up not counted."""
-        copies = self.experts_per_token if self.experts else 1
-        mlp = 3 * self.hidden * self.intermediate * copies
-        return self.layers * (self.attention_parameters + mlp) + self.vocabulary * self.hidden
+        return self._in_layers(self.experts_per_token or 1, 0) + self.vocabulary * self.hidden
+
+    def _in_layers(self, copies: int, router: int) -> int:
+        """Weights of all layers, with `copies` MLPs and `router` weights where the experts are."""
+        wide = self.intermediate * copies + self.shared_intermediate
+        sparse = (self.layers - self.dense_layers) * (3 * self.hidden * wide + router)
+        dense = self.dense_layers * 3 * self.hidden * self.dense_intermediate
+        return self.layers * self.attention_parameters + sparse + dense
 
     def lora_parameters(self, rank: int, targets: Collection[str]) -> int:
         """Trainable weights of a LoRA of `rank` on the named projections of every layer.
@@ -60,14 +71,24 @@ class Architecture:
         outputs = {"q_proj": query, "k_proj": key_value, "v_proj": key_value}
         per_layer = sum(self.hidden + size for name, size in outputs.items() if name in targets)
         per_layer += query + self.hidden if "o_proj" in targets else 0
-        wide = {"gate_proj", "up_proj", "w1", "w3"} & set(targets)
+        per_sparse_layer = self._mlp_sides(self.shared_intermediate, targets)
         if self.experts:
-            per_layer += self.experts * (self.hidden + 2 * self.intermediate) if wide else 0
+            if {"gate_proj", "up_proj", "w1", "w3"} & set(targets):
+                per_sparse_layer += self.experts * (self.hidden + 2 * self.intermediate)
+            if {"down_proj", "w2"} & set(targets):
+                per_sparse_layer += self.experts * (self.intermediate + self.hidden)
         else:
-            per_layer += len(wide) * (self.hidden + self.intermediate)
-        if {"down_proj", "w2"} & set(targets):
-            per_layer += max(self.experts, 1) * (self.intermediate + self.hidden)
-        return rank * self.layers * per_layer
+            per_sparse_layer += self._mlp_sides(self.intermediate, targets)
+        per_dense_layer = self._mlp_sides(self.dense_intermediate, targets)
+        sparse_layers = self.layers - self.dense_layers
+        return rank * (
+            self.layers * per_layer + sparse_layers * per_sparse_layer + self.dense_layers * per_dense_layer
+        )
+
+    def _mlp_sides(self, intermediate: int, targets: Collection[str]) -> int:
+        """In plus out of the named projections of one dense MLP; 0 when it is 0 wide."""
+        named = len({"gate_proj", "up_proj", "down_proj"} & set(targets))
+        return named * (self.hidden + intermediate) if intermediate else 0
 
 
 def read_architecture(folder: Path) -> Architecture | None:
@@ -95,4 +116,13 @@ def read_architecture(folder: Path) -> Architecture | None:
         vocabulary=config["vocab_size"],
         tied=bool(config.get("tie_word_embeddings")),
         bytes_per_weight=2 if "16" in dtype else 4,
+        dense_layers=_dense_layers(config) if experts else 0,
+        dense_intermediate=config["intermediate_size"] if experts else 0,
+        shared_intermediate=(config.get("shared_expert_intermediate_size") or 0) if experts else 0,
     )
+
+
+def _dense_layers(config: dict[str, Any]) -> int:
+    """How many layers of a Qwen MoE model have no experts."""
+    only, every = config.get("mlp_only_layers") or (), config.get("decoder_sparse_step") or 1
+    return sum(layer in only or (layer + 1) % every > 0 for layer in range(config["num_hidden_layers"]))

@@ -36,13 +36,12 @@ class AdapterTargets:
     """What a stage adapts.
 
     `modules` are leaf names of linear layers, `parameters` are path suffixes of stacked expert
-    tensors (`mlp.experts.gate_up_proj`) and, when asked for, of the router's weight.
+    tensors (`mlp.experts.gate_up_proj`), of dense MLP weights in a model that has experts too and,
+    when asked for, of the router's weight.
     """
 
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
-    has_experts: bool
-    dense_mlp_beside_experts: bool
 
 
 def find_targets(model: nn.Module, requested: Sequence[str]) -> AdapterTargets:
@@ -55,21 +54,20 @@ def find_targets(model: nn.Module, requested: Sequence[str]) -> AdapterTargets:
     wanted = set(requested)
     _refuse_half_pairs(wanted, stacked)
 
-    modules = sorted(wanted & linear)
+    modules = wanted & linear
+    # In a model with experts PEFT takes these module names for the experts' and drops the dense
+    # layers beside them; named as parameters they are what they are, here and when it is loaded.
+    dense = modules & set(EXPERT_PARAMETER_OF) if stacked else set()
     expert_names = {EXPERT_PARAMETER_OF[name] for name in wanted if name in EXPERT_PARAMETER_OF}
     parameters = sorted(suffix for leaf, suffix in stacked if leaf in expert_names)
     router = sorted(_router_suffixes(model)) if wanted & ROUTER_NAMES else []
 
-    reached = set(modules) | {
-        n for n in wanted if EXPERT_PARAMETER_OF.get(n) in {leaf for leaf, _ in stacked}
-    }
+    reached = modules | {n for n in wanted if EXPERT_PARAMETER_OF.get(n) in {leaf for leaf, _ in stacked}}
     reached |= wanted & ROUTER_NAMES if router else set()
     _refuse_unmatched(wanted - reached, linear, stacked)
     return AdapterTargets(
-        modules=tuple(modules),
-        parameters=tuple(parameters + router),
-        has_experts=bool(stacked),
-        dense_mlp_beside_experts=bool(stacked) and bool(set(modules) & set(EXPERT_PARAMETER_OF)),
+        modules=tuple(sorted(modules - dense)),
+        parameters=tuple(parameters + _linear_weight_suffixes(model, dense) + router),
     )
 
 
@@ -83,6 +81,12 @@ def _linear_leaf_names(model: nn.Module) -> set[str]:
         if isinstance(module, nn.Linear | Conv1D)
     }
     return names - {"lm_head"}
+
+
+def _linear_weight_suffixes(model: nn.Module, leaves: set[str]) -> list[str]:
+    """Suffixes of the 2-D weights of linear layers with these leaf names: `shared_expert.up_proj.weight`."""
+    paths = [name.split(".") for name, parameter in model.named_parameters() if parameter.ndim == 2]
+    return sorted({".".join(path[-3:]) for path in paths if path[-1] == "weight" and path[-2] in leaves})
 
 
 def _stacked_parameters(model: nn.Module) -> set[tuple[str, str]]:

@@ -72,6 +72,8 @@ def prepare_environment(world: World) -> None:
     """Environment that DeepSpeed and torch read at import; what the user has set is kept."""
     if not world.gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # OpenMP threads that spin at barriers collapse as soon as anything else uses a core.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # DeepSpeed compiles its shared-memory operator with ninja, which lies beside the interpreter.
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

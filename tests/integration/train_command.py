@@ -1,0 +1,77 @@
+"""The real command, as a user runs it: `python train.py …` in another process."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "train.py"
+LIMIT_SECONDS = 420
+SECRET = "hf_ThisMustNeverBeWrittenDown"
+# What would reach the settings, the processes or the network.
+NOT_PASSED_ON = ("SFT_", "MLFLOW_", "HF_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "PYTEST_")
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """The command in a working folder of its own."""
+
+    cwd: Path
+
+    def __call__(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        """The finished command with its output; `environ` on top of a clean environment."""
+        return subprocess.run(
+            _line(arguments),
+            cwd=self.cwd,
+            env={**clean_environment(), **environ},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+
+    def done(self, *arguments: object, **environ: str) -> str:
+        """Standard output of a command that must succeed."""
+        result = self(*arguments, **environ)
+        assert result.returncode == 0, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def interrupted(self, *arguments: object, at: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a command that gets SIGINT once it prints a line with `at`."""
+        with subprocess.Popen(
+            _line(arguments),
+            cwd=self.cwd,
+            env={**clean_environment(), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            seen = ""
+            for line in process.stdout:
+                seen += line
+                if at in line:
+                    process.send_signal(signal.SIGINT)
+                    break
+            out, err = process.communicate(timeout=LIMIT_SECONDS)
+        return process.returncode, seen + out, err
+
+
+def _line(arguments: tuple[object, ...]) -> list[str]:
+    return [sys.executable, str(TRAIN), *map(str, arguments)]
+
+
+def clean_environment() -> dict[str, str]:
+    """The present environment without settings, network and GPU; one thread, and a secret to be kept."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_PASSED_ON)}
+    return {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_TOKEN": SECRET,
+        "CUDA_VISIBLE_DEVICES": "",
+    }
