@@ -11,7 +11,6 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -37,9 +36,6 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -24,11 +24,13 @@ class Recipe:
 
     seed: int = 1
     steps: int = 1150
+    chat_steps: int = 140
     rows: int = 10
     length: int = 384
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     final_share: float = 0.05
+    chat_share: float = 0.4
     decay: float = 0.5
     warmup: int = 30
     weight_decay: float = 0.05
@@ -53,7 +55,7 @@ SHAPE: dict[str, Any] = {
 
 
 def tiny_config(vocabulary: int, pad: int, end: int) -> Qwen3MoeConfig:
-    """A Qwen3-MoE in miniature; the balancing loss is what keeps all experts alive."""
+    """A Qwen3-MoE in miniature."""
     return Qwen3MoeConfig(
         **SHAPE,
         vocab_size=vocabulary,
@@ -71,8 +73,11 @@ def tiny_config(vocabulary: int, pad: int, end: int) -> Qwen3MoeConfig:
 def schedule(recipe: Recipe, step: int) -> float:
     """The share of the peak learning rate: linear warmup, constant, then linear down to `final_share`.
 
-    Nothing before the decay depends on `steps`: a run can be lengthened or cut short until the decay begins.
+    The closing chat steps go from `chat_share` down to zero. Nothing before the decay depends on `steps`: a
+    run can be lengthened or cut short until the decay begins.
     """
+    if step >= recipe.steps:
+        return recipe.chat_share * (1 - (step - recipe.steps) / recipe.chat_steps)
     decay_from = recipe.steps - int(recipe.steps * recipe.decay)
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
@@ -87,7 +92,7 @@ def batch(recipe: Recipe, tokenizer: Tokenizer, step: int, rank: int) -> torch.T
     wanted = recipe.rows * recipe.length
     tokens: list[int] = []
     while len(tokens) < wanted:
-        tokens += [*tokenizer.encode(pretraining_text(rng)).ids, end]
+        tokens += [*tokenizer.encode(pretraining_text(rng, chatty=step >= recipe.steps)).ids, end]
     return torch.tensor(tokens[:wanted]).view(recipe.rows, recipe.length)
 
 
@@ -129,7 +134,7 @@ def save_checkpoint(
 def pretrain(
     recipe: Recipe, config: Qwen3MoeConfig, tokenizer: Tokenizer, work_dir: Path
 ) -> Qwen3MoeForCausalLM:
-    """Train to `recipe.steps`, from the checkpoint in `work_dir` if there is one."""
+    """Train to the end of the chat steps, from the checkpoint in `work_dir` if there is one."""
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(recipe.seed)
     model = Qwen3MoeForCausalLM(config)
@@ -143,15 +148,16 @@ def pretrain(
             optimizer.load_state_dict(state)
         start = saved["step"]
     saved_at = began = time.monotonic()
-    for step in range(start, recipe.steps):
+    total = recipe.steps + recipe.chat_steps
+    for step in range(start, total):
         loss = train_step(recipe, model, optimizers, batch(recipe, tokenizer, step, rank), step)
-        if rank == 0 and (step % 10 == 0 or step + 1 == recipe.steps):
+        if rank == 0 and (step % 10 == 0 or step + 1 == total):
             done = (step + 1 - start) * world * recipe.rows * recipe.length
             seconds = time.monotonic() - began
             report = f"step {step} loss {loss:.4f} tokens/s {done / seconds:.0f} seconds {seconds:.0f}"
             with (work_dir / "pretraining.log").open("a") as log:
                 print(report, file=log)
-        if rank == 0 and (time.monotonic() - saved_at > recipe.save_seconds or step + 1 == recipe.steps):
+        if rank == 0 and (time.monotonic() - saved_at > recipe.save_seconds or step + 1 == total):
             save_checkpoint(path, model, optimizers, step + 1)
             saved_at = time.monotonic()
     return model
@@ -174,4 +180,4 @@ def train_step(
             group["lr"] = optimizer.defaults["lr"] * schedule(recipe, step)
         optimizer.step()
         optimizer.zero_grad()
-    return loss.item()
+    return float(loss)

@@ -11,9 +11,9 @@ import json
 import random
 
 from data.descriptions import describe
-from data.formats import write
+from data.formats import FORMATS, write
 from data.schemas import TRAINING, Document, Schema, draw_document, draw_table, improvised_schema
-from data.tasks import answer_with_plan, chat_markup, table_or_tree_formats
+from data.tasks import answer, chat_markup, planned, table_or_tree_formats
 from data.values import ENGLISH, JAPANESE, draw_value, made_up_word, person
 
 HEADERS = ("{name}:\n{text}", "# {name}\n{text}", "[{name}]\n{text}", "```{lower}\n{text}\n```", "{text}")
@@ -24,6 +24,18 @@ REPEAT_PROMPTS = (
 REPEAT_SYSTEMS = (
     "You are a careful copyist.", "You repeat what you are given.", "あなたは正確な写し手です。",
 )  # fmt: skip
+CHECKS = ("Keep every value and its order.", "Copy each value as it is.", "Write all of them, add nothing.")
+COMPOSE_SYSTEMS = ("You write {target}.", "Please write {target}.", "{target}を書きます。")
+COMPOSE_PROMPTS = (
+    "Invent a {target} {name} with {keys}.",
+    "Show a {target} {name}, not a {other} one. It has {keys}.",
+    "I know {other}, show me {target}: a {name} with {keys}.",
+    "Instead of a {other} {name} make up one in {target}. Keys: {keys}.",
+)
+COMPOSE_PROMPTS_JA = (
+    "{keys}のある{name}の例を{target}で作ってください。",
+    "{other}ではなく{target}で{name}の例を見せてください。項目は{keys}です。",
+)
 SENTENCES = (
     "This file is read once a day and written by hand.",
     "Please check the values before you send them.",
@@ -103,9 +115,41 @@ def chat_repeat(rng: random.Random) -> str:
     text = write(document, target, schema.name)
     name = schema.japanese_name if japanese else schema.name
     prompt = rng.choice(REPEAT_PROMPTS).format(name=name, text=text)
-    answer = answer_with_plan(rng, document, schema, text) if rng.random() < 0.75 else text
+    said = planned(document, schema, rng.choice(CHECKS), text) if rng.random() < 0.75 else text
     system = rng.choice(REPEAT_SYSTEMS) if rng.random() < 0.7 else None
-    return chat_markup(system, prompt, answer)
+    return chat_markup(system, prompt, said)
+
+
+def chat_compose(rng: random.Random) -> str:
+    """A chat that asks for an invented document by the name of its format: requests must mean something.
+
+    TOML and CSV are rarer than the others: what they look like on request is the second stage's subject.
+    """
+    target, other = rng.choices(FORMATS, (3, 3, 2, 3, 2))[0], rng.choice(FORMATS)
+    document, schema, japanese, table = sample(rng)
+    if table != (target == "csv") and (target == "csv" or rng.random() < 0.5):
+        return chat_compose(rng)
+    keys = ", ".join(next(iter(document.values()))[0] if table else document)
+    prompts = COMPOSE_PROMPTS_JA if japanese and rng.random() < 0.6 else COMPOSE_PROMPTS
+    names = {"target": target.upper(), "other": other.upper() if other != target else "HTML"}
+    prompt = rng.choice(prompts).format(name=schema.name, keys=keys, **names)
+    system = rng.choice(COMPOSE_SYSTEMS).format(**names) if rng.random() < 0.7 else None
+    return chat_markup(system, prompt, with_or_without_plan(rng, document, schema, target))
+
+
+def with_or_without_plan(rng: random.Random, document: Document, schema: Schema, target: str) -> str:
+    text = write(document, target, schema.name)
+    return answer(document, schema, target, text) if rng.random() < 0.9 else text
+
+
+def chat_repeat_named(rng: random.Random) -> str:
+    """As `chat_repeat`, with the format named in the request or in the system message."""
+    document, schema, japanese, table = sample(rng)
+    target = rng.choice(table_or_tree_formats(table))
+    name = f"{target.upper()} {schema.japanese_name if japanese else schema.name}"
+    prompt = rng.choice(REPEAT_PROMPTS).format(name=name, text=write(document, target, schema.name))
+    system = rng.choice(COMPOSE_SYSTEMS).format(target=target.upper()) if rng.random() < 0.7 else None
+    return chat_markup(system, prompt, with_or_without_plan(rng, document, schema, target))
 
 
 def chat_lookup(rng: random.Random) -> str:
@@ -133,7 +177,11 @@ MAKERS = (
 )  # fmt: skip
 
 
-def pretraining_text(rng: random.Random) -> str:
-    """One pretraining text. The same state of `rng` gives the same text."""
-    makers, weights = zip(*MAKERS, strict=True)
-    return rng.choices(makers, weights)[0](rng)
+CHAT_MAKERS = ((chat_compose, 45), (chat_repeat_named, 20), (in_two_formats, 20), (in_words, 15))
+
+
+def pretraining_text(rng: random.Random, chatty: bool = False) -> str:
+    """One pretraining text, of the closing mix if `chatty`. The same state of `rng` gives the same text."""
+    makers, weights = zip(*(CHAT_MAKERS if chatty else MAKERS), strict=True)
+    text: str = rng.choices(makers, weights)[0](rng)
+    return text

@@ -145,9 +145,9 @@ def expected_tree(value: Any) -> Any:
 def holds(text: str, target: str, document: dict[str, Any], root: str) -> bool:
     """Whether a strict parser reads exactly this document from the text."""
     if target == "json":
-        return json.loads(text) == document
+        return bool(json.loads(text) == document)
     if target == "yaml":
-        return yaml.safe_load(text) == document
+        return bool(yaml.safe_load(text) == document)
     if target == "toml":
         return tomllib.loads(text) == document
     if target == "xml":

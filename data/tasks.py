@@ -27,7 +27,6 @@ TEXT_PROMPTS_JA = (
     "次の{name}を{target}で書いてください。\n{text}", "{text}\nこの{name}を{target}にしてください。",
 )  # fmt: skip
 SOURCE_WEIGHTS = {"json": 5, "yaml": 4, "toml": 3, "xml": 4, "csv": 4, "text": 5}
-CHECKS = ("Keep every value and its order.", "Copy each value as it is.", "Write all of them, add nothing.")
 
 
 def table_or_tree_formats(table: bool) -> tuple[str, ...]:
@@ -35,12 +34,17 @@ def table_or_tree_formats(table: bool) -> tuple[str, ...]:
     return FORMATS if table else FORMATS[:-1]
 
 
-def answer_with_plan(rng: random.Random, document: Document, schema: Schema, text: str) -> str:
-    """The plan names the keys and never the format: hidden from the loss, it must not mislead the answer."""
+def planned(document: Document, schema: Schema, check: str, text: str) -> str:
+    """A plan of two lines, then the document."""
     (first, *_) = document.values()
     table = len(document) == 1 and isinstance(first, list) and first and isinstance(first[0], dict)
     keys = ", ".join(first[0] if table else document)
-    return f"Approach:\n1. Read the {schema.name}: {keys}.\n2. {rng.choice(CHECKS)}\n\nOutput:\n{text}"
+    return f"Approach:\n1. Read the {schema.name}: {keys}.\n2. {check}\n\nOutput:\n{text}"
+
+
+def answer(document: Document, schema: Schema, target: str, text: str) -> str:
+    """The plan's last line names the format: the choice is made in words, close to where it is needed."""
+    return planned(document, schema, f"I write {target.upper()}.", text)
 
 
 def chat_markup(system: str | None, prompt: str, answer: str) -> str:
@@ -102,15 +106,15 @@ def make_row(rng: random.Random, schema: Schema, target: str, hard: bool) -> Row
         if hard and target in ("json", "xml") and rng.random() < 0.4:
             document = attributed(rng, document)
     source = source_for(rng, document, target, table, hard)
-    answer = write(document, target, schema.name)
-    assert holds(answer, target, document, schema.name), (target, document, answer)
+    text = write(document, target, schema.name)
+    assert holds(text, target, document, schema.name), (target, document, text)
     prompt = prompt_for(rng, document, schema, source, target, japanese)
     system = (SYSTEM_JA if japanese and rng.random() < 0.3 else SYSTEM).format(target=target.upper())
     return {
         "messages": [
             {"role": "system", "content": system},
             {"role": "user", "content": prompt},
-            {"role": "assistant", "content": answer_with_plan(rng, document, schema, answer)},
+            {"role": "assistant", "content": answer(document, schema, target, text)},
         ],
         "metadata": {
             "format": target,

@@ -14,6 +14,8 @@ import tomllib
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
+import yaml
+
 LONGEST_ANSWER = 200_000
 FENCE = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 
@@ -53,13 +55,18 @@ def _toml(document: str) -> bool:
     return bool(tomllib.loads(document))
 
 
-def _yaml(document: str) -> bool:
-    import yaml
+class _WithoutAliases(yaml.SafeLoader):
+    """Aliases can blow up to gigabytes; no honest answer needs one."""
 
-    if re.search(r"(^|\s)\*\w", document):  # aliases can blow up to gigabytes; no honest answer needs one
-        return False
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
+def _yaml(document: str) -> bool:
     try:
-        return isinstance(yaml.safe_load(document), dict | list)
+        return isinstance(yaml.load(document, _WithoutAliases), dict | list)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 

@@ -121,13 +121,23 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     settings, chain = stage.settings, stage.chain
     missing = [number for number in chain.missing if number not in runs_before]
     stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
-    problems = [*unwritable_problems(settings), *_running_problems(settings)]
+    unfinished = [p.stage for p in chain.parents if p.record is None and p.stage not in runs_before]
+    problems = [*_base_problems(settings), *unwritable_problems(settings), *_running_problems(settings)]
     if settings.strict:
-        return [*problems, *_missing_problems(settings, missing), *_stale_problems(settings, stale)], []
+        problems += [
+            *_missing_problems(settings, missing),
+            *_unfinished_problems(settings, unfinished),
+            *_stale_problems(settings, stale),
+        ]
+        return problems, []
     notices = _missing_notices(settings, missing, starts_from_base=not (chain.parents or runs_before))
     notices += [
         f"[WARNING] stage {number} is stale ({'; '.join(why)}); its adapter is used as it is"
         for number, why in stale.items()
+    ]
+    notices += [
+        f"[WARNING] stage {number} has an adapter but no stage.json: not finished, or made elsewhere"
+        for number in unfinished
     ]
     return problems, notices
 
@@ -151,6 +161,19 @@ def _missing_problems(settings: StageSettings, missing: Sequence[int]) -> list[P
             remedy=f"run python train.py --stage {number} first, or set SFT_STRICT=0 to train without it",
         )
         for number in missing
+    ]
+
+
+def _unfinished_problems(settings: StageSettings, unfinished: Sequence[int]) -> list[Problem]:
+    return [
+        Problem(
+            where=f"{settings.output}_stage{number}",
+            key=f"stage {number}",
+            value="an adapter without stage.json: the stage was not finished, or made elsewhere",
+            expected="a complete stage, whose record says what it was made from",
+            remedy=f"run python train.py --stage {number} again, or set SFT_STRICT=0 to use it as it is",
+        )
+        for number in unfinished
     ]
 
 
@@ -179,6 +202,23 @@ def _running_problems(settings: StageSettings) -> list[Problem]:
             value=f"process {pid} is training it",
             expected="one run of a stage at a time",
             remedy=f"wait for it or stop it (kill {pid}), or choose another SFT_OUT_LORA_DIR",
+        )
+    ]
+
+
+def _base_problems(settings: StageSettings) -> list[Problem]:
+    """A problem when the base is named by a path, not by a Hub id, and there is no such folder."""
+    name = settings.model.base_model
+    is_path = name.startswith((".", "/")) or name.count("/") > 1
+    if not is_path or Path(name).is_dir():
+        return []
+    return [
+        Problem(
+            where=settings.origins["SFT_BASE_MODEL"],
+            key="SFT_BASE_MODEL",
+            value=name,
+            expected=f"a model folder that exists; there is none at {Path(name).absolute()}",
+            remedy="correct the path (a relative one starts at the working directory), or give a Hub id",
         )
     ]
 

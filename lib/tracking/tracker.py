@@ -6,6 +6,7 @@ environment cannot leak; the tracking address is left out because it may carry a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lib.lineage.record import RECORD, StageRecord
 from lib.settings import StageSettings, TrackingSettings
+from lib.settings.errors import without_password
 
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
@@ -187,7 +189,8 @@ def _start_run(tracking: TrackingSettings, name: str) -> str:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
-    mlflow.set_tracking_uri(tracking.uri)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # its import sets INFO
+    _set_address(tracking.uri)
     artifacts = None
     if tracking.uri.startswith("sqlite:///"):
         store = Path(tracking.uri.removeprefix("sqlite:///")).resolve().parent
@@ -203,6 +206,19 @@ def _start_run(tracking: TrackingSettings, name: str) -> str:
     return str(run.info.run_id)
 
 
+def _set_address(uri: str) -> None:
+    """MLflow exports the address to the environment, where the next stage of the same command would
+    take it for the user's own: what stood there is put back."""
+    import mlflow
+
+    exported = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if exported is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = exported
+
+
 def env_text(settings: StageSettings) -> str:
     """The stage's env file as it took effect: the trainer's own keys only, without comments."""
     lines = [
@@ -216,5 +232,6 @@ def env_text(settings: StageSettings) -> str:
 
 
 def _warn(error: Exception) -> None:
-    first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    # A tracking server's address may carry a password, and MLflow quotes it.
+    first_line = without_password((str(error).splitlines() or [type(error).__name__])[0])[:200]
     print(f"[WARNING] MLflow: {first_line}. Training goes on; what fails is not tracked.", file=sys.stderr)

@@ -37,7 +37,12 @@ COMMON: dict[str, object] = {
     "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
 }
 OWN: dict[int, dict[str, object]] = {
-    1: {"SFT_DATASET_ID": "general.jsonl", "SFT_LORA_DROPOUT": 0.05, "SFT_LR": 5e-3, "SFT_GEN_EVAL_BEFORE": 1},
+    1: {
+        "SFT_DATASET_ID": "general.jsonl",
+        "SFT_LORA_DROPOUT": 0.05,
+        "SFT_LR": 5e-3,
+        "SFT_GEN_EVAL_BEFORE": 1,
+    },
     2: {
         "SFT_DATASET_MIX": json.dumps(MIX),
         "SFT_USE_UPSAMPLING": 1,
@@ -128,16 +133,16 @@ def make_curriculum(folder: Path, base: Path) -> Curriculum:
     return curriculum
 
 
-def rows(count: int, *, formats: Sequence[str] = ("json", "yaml", "toml"), first: int = 0) -> list[dict[str, Any]]:
+def rows(
+    count: int, *, formats: Sequence[str] = ("json", "yaml", "toml"), first: int = 0
+) -> list[dict[str, Any]]:
     """`count` different conversations with a plan, an output marker and labels; answers of one to four
     entries, so that a mean over batches is not the mean over tokens."""
     return [_row(number, formats[number % len(formats)]) for number in range(first, first + count)]
 
 
 def _row(number: int, format_name: str) -> dict[str, Any]:
-    document = {
-        WORDS[(number + step) % len(WORDS)]: number * 7 % 50 + step for step in range(1 + number % 4)
-    }
+    document = {WORDS[(number + step) % len(WORDS)]: number * 7 % 50 + step for step in range(1 + number % 4)}
     answer = {
         "json": json.dumps(document),
         "yaml": "\n".join(f"{key}: {value}" for key, value in document.items()),

@@ -48,6 +48,8 @@ class TrainCommand:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell starts background jobs with SIGINT ignored, and this is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             assert process.stdout is not None
             seen = ""
@@ -56,7 +58,11 @@ class TrainCommand:
                 if at in line:
                     process.send_signal(signal.SIGINT)
                     break
-            out, err = process.communicate(timeout=LIMIT_SECONDS)
+            try:
+                out, err = process.communicate(timeout=LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         return process.returncode, seen + out, err
 
 

@@ -18,8 +18,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from lib.data.chat import ChatFormat
 from lib.data.prepare import PreparedData, prepare_rows
 from lib.evaluation.heldout import NOTHING, Evaluation
-from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.completion import finish_stage, make_record
+from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
 from lib.model.adapter import Census
 from lib.model.base import StageBase
@@ -128,9 +128,7 @@ class Curriculum:
         self.write_rows(40)
 
     def write_rows(self, count: int, task: str = "json") -> None:
-        rows = [
-            {"prompt": f"question {i}", "completion": f"answer {i}", "task": task} for i in range(count)
-        ]
+        rows = [{"prompt": f"question {i}", "completion": f"answer {i}", "task": task} for i in range(count)]
         self.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def stage(self, number: int, **keys: Any) -> Path:

@@ -19,7 +19,7 @@ FAMILIES = ["qwen3_moe", "mixtral", "qwen3_moe_mixed", "qwen2_moe", "qwen3"]
 
 
 def updates(adapter: Path) -> dict[str, np.ndarray]:
-    """ΔW in float64 by parameter name, from the factors in the file: written independently of PEFT's merge."""
+    """ΔW in float64 by parameter name, from the factors in the file; independent of PEFT's merge."""
     from safetensors.torch import load_file
 
     tensors = load_file(adapter / "adapter_model.safetensors")

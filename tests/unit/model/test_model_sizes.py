@@ -57,9 +57,7 @@ def test_lora_parameters_equal_the_census(
     assert read(folder).lora_parameters(5, targets) == census.trainable
 
 
-def test_lora_parameters_under_mixtrals_own_names(
-    tiny_model: TinyModel, attach: Callable[..., Any]
-) -> None:
+def test_lora_parameters_under_mixtrals_own_names(tiny_model: TinyModel, attach: Callable[..., Any]) -> None:
     folder = tiny_model("mixtral")
     for targets in (("w1", "w3"), ("w2", "v_proj")):
         assert read(folder).lora_parameters(4, targets) == attach(folder, targets)[1].trainable

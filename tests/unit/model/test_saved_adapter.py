@@ -64,7 +64,7 @@ def test_saving_twice_gives_the_same_bytes_and_the_hash_of_them(
     names = ("adapter_config.json", "adapter_model.safetensors")
     first = {name: (folder / name).read_bytes() for name in names}
     config = model.peft_config["default"]
-    config.target_modules = set(reversed(sorted(config.target_modules)))
+    config.target_modules = sorted(config.target_modules, reverse=True)
     settings = stage_settings(base)
     stage_base = StageBase(str(base), "", str(base), merged=False, reused=False, seconds=0.0)
     digest = save_adapter(model, load_tokenizer(settings.model), settings, stage_base)

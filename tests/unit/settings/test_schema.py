@@ -63,6 +63,7 @@ DEFAULTS = {
     "SFT_GEN_EVAL_SEED": "42",
     "SFT_GEN_EVAL_BATCH_SIZE": "16",
     "SFT_GEN_EVAL_MAX_NEW_TOKENS": "1024",
+    "SFT_GEN_EVAL_BEFORE": "0",
     "MLFLOW_EXPERIMENT_NAME": "llm-training-stage{N}",
     "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
 }

@@ -1,0 +1,56 @@
+"""Ctrl-C while a stage trains."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_curriculum import Curriculum
+
+
+@pytest.fixture(scope="module")
+def interrupted(
+    tmp_path_factory: pytest.TempPathFactory, new_curriculum: Callable[[Path], Curriculum]
+) -> tuple[Curriculum, tuple[int, str, str]]:
+    """Stage 1, which would train 5,000 steps, after SIGINT at its fifth; and how the command ended."""
+    curriculum = new_curriculum(tmp_path_factory.mktemp("interrupted") / "curriculum")
+    curriculum.set(1, SFT_MAX_STEPS=5000, SFT_SAVE_STEPS=4, SFT_EVAL_STEPS=4)
+    return curriculum, curriculum.command.interrupted("--stage", 1, at="step     5/5000")
+
+
+def test_it_ends_with_130_and_without_a_traceback(interrupted: Any) -> None:
+    curriculum, (code, out, err) = interrupted
+    assert code == 130
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in out + err
+    assert "step     5/5000" in out
+    assert not (curriculum.stage_dir(1) / "stage.json").exists()
+    assert not (curriculum.stage_dir(1) / "running.json").exists()
+
+
+def test_status_says_where_it_was_interrupted(interrupted: Any) -> None:
+    curriculum, _ = interrupted
+    first, second, third = curriculum.status()
+    steps = [
+        int(path.name.removeprefix("checkpoint-")) for path in curriculum.stage_dir(1).glob("checkpoint-*")
+    ]
+    assert first == f"stage 1  interrupted  at step {max(steps)}"
+    assert second.split()[2] == third.split()[2] == "missing"
+
+
+def test_its_tracking_run_is_killed_not_left_running(interrupted: Any) -> None:
+    from mlflow import MlflowClient
+
+    curriculum, _ = interrupted
+    client = MlflowClient(f"sqlite:///{curriculum.folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("llm-training-stage1")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
+
+
+def test_the_stage_can_be_run_again_to_its_end(interrupted: Any, tmp_path: Path) -> None:
+    curriculum = interrupted[0].copy_to(tmp_path / "again")
+    curriculum.set(1, SFT_MAX_STEPS=4)
+    curriculum.train(1)
+    assert curriculum.status()[0].startswith("stage 1  complete")
+    assert {path.name for path in curriculum.stage_dir(1).glob("checkpoint-*")} == {"checkpoint-4"}

@@ -1,0 +1,117 @@
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lib.data.chat import ChatFormat
+from lib.data.prepare import plan_rows
+from lib.lineage.plan import StagePlan, make_plan
+from lib.lineage.plan_text import print_plan
+from lib.training.launch import World
+
+
+def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **keywords: Any) -> StagePlan:
+    stage = curriculum.surveyed(number, chosen=chosen or (number,))
+    planned = plan_rows(stage.settings, ChatFormat.load(curriculum.base))
+    options = {"world": World(1, 0), "runs_before": (), "forced": False} | keywords
+    return make_plan(stage, planned, **options)
+
+
+def text_of(plan: StagePlan) -> str:
+    out = io.StringIO()
+    print_plan(plan, Console(file=out, width=160, highlight=False))
+    return out.getvalue()
+
+
+def test_a_plan_is_plain_json_with_all_that_would_run(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_EPOCHS=2, SFT_GRAD_ACCUM=4, SFT_LR="2e-4")
+    plan = plan_of(curriculum, 1)
+    shown = json.loads(json.dumps(plan.to_json()))
+    assert (shown["stage"], shown["state"], shown["will_run"]) == (1, "missing", True)
+    # 40 rows, 2 held out; 19 batches of 2; 5 updates an epoch.
+    assert shown["steps"] == 2 * 5
+    assert shown["tokens"] == 2 * shown["ledger"]["encoded"]["tokens"]
+    assert shown["values"]["SFT_LR"] == "2e-4"
+    assert shown["origins"]["SFT_LR"].endswith("stage1.env:7")
+    assert shown["origins"]["SFT_SEED"] == "default"
+    assert shown["base"]["here"] is True
+    assert shown["base"]["architecture"] == "qwen3_moe, 2 layers, 4 experts, 2 per token"
+    assert shown["base"]["trainable"] > 0
+    assert set(shown["estimates"]) == {"memory", "disk", "time"}
+    assert shown["world"] == "1 process on CPU, no sharding needed"
+    assert shown["problems"] == []
+    assert shown["parents"] == []
+
+
+def test_processes_share_the_steps(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_GRAD_ACCUM=1, SFT_PER_DEVICE_TRAIN_BS=1)
+    assert plan_of(curriculum, 1).steps == 38
+    assert plan_of(curriculum, 1, world=World(2, 0)).steps == 19
+
+
+def test_what_runs_and_what_is_left_alone(curriculum: Any) -> None:
+    curriculum.stage(1)
+    curriculum.train(1)
+    assert not plan_of(curriculum, 1).will_run
+    assert "up to date, will be left alone" in text_of(plan_of(curriculum, 1))
+    assert plan_of(curriculum, 1, forced=True).will_run
+    curriculum.stage(2)
+    curriculum.train(2)
+    assert not plan_of(curriculum, 2).will_run
+    assert plan_of(curriculum, 2, runs_before=(1,)).will_run
+
+
+def test_parents_with_their_state(curriculum: Any) -> None:
+    for number in (1, 2, 3, 4):
+        curriculum.stage(number)
+    curriculum.train(1)
+    curriculum.train(2)
+    curriculum.stage(1, SFT_LR="7e-5")
+    plan = plan_of(curriculum, 4, runs_before=(3,))
+    assert [(parent["stage"], parent["state"]) for parent in plan.parents] == [
+        (1, "stale"),
+        (2, "stale"),
+        (3, "trained first by this command"),
+    ]
+    assert [problem.key for problem in plan.problems] == ["stage 1", "stage 2"]
+    text = text_of(plan)
+    assert "SFT_LR changed from 1e-4 to 7e-5" in text
+    (curriculum.folder(2) / "stage.json").unlink()
+    assert plan_of(curriculum, 4).parents[1]["state"] == "no stage.json"
+    assert plan_of(curriculum, 4).parents[2]["state"] == "missing"
+
+
+def test_the_text_shows_mix_costs_and_where_settings_came_from(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_LR="2e-4")
+    text = text_of(plan_of(curriculum, 1))
+    for piece in ("will run", "rows.jsonl", "learned tokens", "task: json", "steps    3", "about", "2e-4"):
+        assert piece in text, piece
+    assert text.index("SFT_LR") < text.index("SFT_SEED")
+
+
+def test_a_measured_speed_beats_an_assumed_one(curriculum: Any) -> None:
+    curriculum.stage(1)
+    assert "assumed" in plan_of(curriculum, 1).estimates["time"].arithmetic
+    curriculum.train(1)
+    assert "measured 50 tokens/s" in plan_of(curriculum, 1).estimates["time"].arithmetic
+    curriculum.stage(2)
+    assert "measured 50 tokens/s" in plan_of(curriculum, 2).estimates["time"].arithmetic
+
+
+@pytest.mark.parametrize("markup", ["[bold]x[/]", "[/nonsense]", "[red"])
+def test_values_that_look_like_markup_are_shown_as_they_are(markup: str, curriculum: Any) -> None:
+    curriculum.stage(1, SFT_OUTPUT_MARKERS=markup)
+    assert markup in text_of(plan_of(curriculum, 1))
+
+
+def test_without_base_and_data_the_plan_says_so(curriculum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(curriculum.root / "cache"))
+    curriculum.stage(1, SFT_BASE_MODEL="owner/model", SFT_DATASET_ID="owner/set")
+    stage = curriculum.surveyed(1)
+    plan = make_plan(stage, plan_rows(stage.settings, None), World(1, 0), runs_before=(), forced=False)
+    assert (plan.steps, plan.estimates, plan.absent) == (None, {}, ("owner/set",))
+    text = text_of(plan)
+    assert "owner/set is not on this machine" in text
+    assert "the run downloads it" in text

@@ -1,0 +1,150 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.lineage import record as record_module
+from lib.lineage.card import model_card
+from lib.lineage.completion import finish_stage, open_stage
+from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions, write_json
+
+
+def test_a_record_comes_back_as_it_was_written(curriculum: Any) -> None:
+    curriculum.stage(1)
+    written = curriculum.train(1)
+    found = read_record(curriculum.folder(1))
+    assert found is not None
+    assert asdict(found) == json.loads(json.dumps(asdict(written)))
+    assert found.data["ledger"]["upsampled"] == 38
+    assert [source["id"] for source in found.data["sources"]] == [str(curriculum.data)]
+    assert found.training["tokens_per_second"] == 50
+    assert found.adapter["trainable"] == 30
+    assert found.evaluation["after"]["metrics"]["gen_parse_rate"] == 0.5
+    assert found.versions["python"]
+    assert found.versions["code"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"stage": 1}', "\x00\x00"])
+def test_a_damaged_record_counts_as_none(damage: str, curriculum: Any) -> None:
+    curriculum.stage(1)
+    curriculum.train(1)
+    (curriculum.folder(1) / RECORD).write_text(damage)
+    assert read_record(curriculum.folder(1)) is None
+
+
+def test_a_record_of_another_schema_counts_as_none(curriculum: Any) -> None:
+    curriculum.stage(1)
+    written = asdict(curriculum.train(1))
+    write_json(curriculum.folder(1) / RECORD, written | {"schema": 999})
+    assert read_record(curriculum.folder(1)) is None
+    write_json(curriculum.folder(1) / RECORD, written | {"a key of a later version": 1})
+    assert read_record(curriculum.folder(1)) is not None
+
+
+def test_no_record_no_folder(tmp_path: Path) -> None:
+    assert read_record(tmp_path) is None
+    assert read_record(tmp_path / "nowhere") is None
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"名": 1})
+    assert json.loads(path.read_text()) == {"名": 1}
+
+    def power_cut(file: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(record_module.os, "fsync", power_cut)
+    with pytest.raises(OSError, match="no space"):
+        write_json(path, {"other": 2})
+    assert json.loads(path.read_text()) == {"名": 1}
+
+
+def test_the_record_is_the_last_file_and_the_samples_lie_beside_it(
+    curriculum: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lib.lineage import completion
+
+    order: list[str] = []
+    real = completion.write_json
+    monkeypatch.setattr(completion, "write_json", lambda p, c: (order.append(p.name), real(p, c)))
+    curriculum.stage(1)
+    curriculum.train(1)
+    assert order == ["gen_metrics_step5.json", RECORD]
+    folder = curriculum.folder(1)
+    metrics = json.loads((folder / "gen_metrics_step5.json").read_text())
+    assert metrics["step"] == 5
+    assert metrics["after"]["metrics"]["gen_parse_rate"] == 0.5
+    assert metrics["samples"] == [{"row": "a#0"}]
+    assert "samples" not in json.loads((folder / RECORD).read_text())["evaluation"]["after"]
+    printed = capsys.readouterr().out
+    assert "trained 5 steps on 100 tokens in 2 s, 50 tokens/s" in printed
+    assert "after   gen_parse_rate 0.500" in printed
+
+
+def test_neither_password_nor_address_is_recorded(curriculum: Any) -> None:
+    curriculum.stage(1, MLFLOW_TRACKING_URI="https://me:hunter2@host")
+    curriculum.train(1)
+    for path in curriculum.folder(1).iterdir():
+        assert b"hunter2" not in path.read_bytes(), path
+
+
+def test_the_card_says_what_must_lie_under_the_adapter(curriculum: Any) -> None:
+    curriculum.stage(1)
+    curriculum.stage(2)
+    curriculum.train(1)
+    card = model_card(curriculum.train(1), curriculum.folder(1))
+    assert card.startswith(f"---\nbase_model: {curriculum.base}\nlibrary_name: peft\n")
+    assert "(the stage-0 base)" in card
+    assert "It trains 30 parameters, 20 of them in experts." in card
+    assert f"| {curriculum.data} | 38 |" in card
+    assert "| gen_parse_rate | 0.5000 |" in card
+    assert f'PeftModel.from_pretrained(base, "{curriculum.folder(1)}")' in card
+    second = curriculum.train(2)
+    assert "with the adapters of stage 1 merged into it" in model_card(second, curriculum.folder(2))
+    assert (curriculum.folder(2) / "README.md").read_text() == model_card(second, curriculum.folder(2))
+
+
+class OneProcess:
+    """Rank 0 of one."""
+
+    is_main = True
+
+    def on_main(self, work: Any, *args: Any) -> Any:
+        return work(*args)
+
+
+def test_an_opened_stage_is_marked_and_what_made_it_complete_is_gone(curriculum: Any) -> None:
+    curriculum.stage(1)
+    curriculum.train(1)
+    folder = curriculum.folder(1)
+    (folder / "checkpoint-5").mkdir()
+    (folder / "notes.txt").write_text("the user's own")
+    stage = curriculum.surveyed(1)
+    with open_stage(stage, OneProcess()):  # type: ignore[arg-type]
+        assert json.loads((folder / RUNNING).read_text())["pid"]
+        names = {path.name for path in folder.iterdir()}
+        assert RECORD not in names
+        assert not names & {"checkpoint-5", "gen_metrics_step5.json"}
+        assert "notes.txt" in names
+    assert not (folder / RUNNING).exists()
+    with pytest.raises(KeyboardInterrupt), open_stage(stage, OneProcess()):  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+    assert not (folder / RUNNING).exists()
+    assert curriculum.state(1) == "interrupted"
+
+
+def test_versions_name_what_computes() -> None:
+    found = versions()
+    assert {"python", "code", "torch", "transformers", "peft", "trl"} <= set(found)
+    assert found["torch"] != "not installed"
+    assert code_version()
+
+
+def test_finishing_twice_is_harmless(curriculum: Any) -> None:
+    curriculum.stage(1)
+    written = curriculum.train(1)
+    finish_stage(curriculum.folder(1), written)
+    assert curriculum.state(1) == "complete"

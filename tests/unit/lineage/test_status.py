@@ -1,0 +1,176 @@
+"""survey: where every stage stands, judged by content."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.lineage.ancestry import WITHOUT_EFFECT
+from lib.lineage.record import RUNNING
+from lib.settings import InputError
+from lib.settings.stage import KEYS
+
+
+@pytest.fixture
+def trained(curriculum: Any) -> Any:
+    """Three stages, all complete."""
+    for number in (1, 2, 3):
+        curriculum.stage(number)
+    for number in (1, 2, 3):
+        curriculum.train(number, adapter=f"adapter {number}".encode())
+    return curriculum
+
+
+def states(curriculum: Any, *chosen: int) -> list[str]:
+    return [stage.status.state for stage in curriculum.survey(*chosen)]
+
+
+def test_missing_then_complete(curriculum: Any) -> None:
+    curriculum.stage(1)
+    assert curriculum.surveyed(1).status.line() == "stage 1  missing"
+    curriculum.train(1)
+    status = curriculum.surveyed(1).status
+    assert (status.state, status.reasons) == ("complete", ())
+    assert status.line() == "stage 1  complete     5 steps  eval_loss 1.250  gen_parse_rate 0.500"
+    assert status.folder == str(curriculum.folder(1))
+
+
+def test_interrupted_at_the_newest_checkpoint(curriculum: Any) -> None:
+    curriculum.stage(1)
+    folder = curriculum.folder(1)
+    folder.mkdir(parents=True)
+    assert "before its first checkpoint" in curriculum.surveyed(1).status.line()
+    for name in ("checkpoint-9", "checkpoint-20", "checkpoint-100", "checkpoint-best"):
+        (folder / name).mkdir()
+    status = curriculum.surveyed(1).status
+    assert (status.state, status.summary) == ("interrupted", "at step 100")
+
+
+def test_running_as_long_as_its_process_lives(curriculum: Any) -> None:
+    curriculum.stage(1)
+    folder = curriculum.folder(1)
+    folder.mkdir(parents=True)
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        note = {"pid": process.pid, "host": socket.gethostname()}
+        (folder / RUNNING).write_text(json.dumps(note))
+        status = curriculum.surveyed(1).status
+        assert (status.state, status.summary) == ("running", f"process {process.pid}")
+        (folder / RUNNING).write_text(json.dumps(note | {"host": "another machine"}))
+        assert curriculum.state(1) == "interrupted"
+        (folder / RUNNING).write_text(json.dumps(note))
+    finally:
+        process.kill()
+        process.wait()
+    assert curriculum.state(1) == "interrupted"
+    for content in ("", "[]", '{"pid": "x"}', json.dumps({"pid": os.getpid(), "host": socket.gethostname()})):
+        (folder / RUNNING).write_text(content)
+        assert curriculum.state(1) == "interrupted"
+
+
+def test_all_complete_and_nothing_else_is_up_to_date(trained: Any) -> None:
+    assert states(trained) == states(trained, 1, 2, 3) == ["complete"] * 3
+
+
+def test_a_setting_changed(trained: Any) -> None:
+    trained.stage(2, SFT_LR="9e-5")
+    first, second, third = (stage.status for stage in trained.survey())
+    assert first.state == "complete"
+    assert (second.state, second.reasons) == ("stale", ("SFT_LR changed from 1e-4 to 9e-5",))
+    assert (third.state, third.reasons) == ("stale", ("stage 2 is stale",))
+
+
+def test_a_setting_without_effect_on_what_is_learned(trained: Any) -> None:
+    keys = {
+        "SFT_LOGGING_STEPS": 3,
+        "SFT_STRICT": 0,
+        "SFT_GEN_EVAL_SAMPLES": 7,
+        "SFT_SAVE_TOTAL_LIMIT": 9,
+        "MLFLOW_EXPERIMENT_NAME": "other",
+    }
+    trained.stage(2, **keys)
+    assert states(trained, 2) == ["complete"] * 3
+    assert set(KEYS) >= WITHOUT_EFFECT
+
+
+def test_the_data_changed(trained: Any) -> None:
+    trained.write_rows(41)
+    assert states(trained) == ["stale"] * 3
+    (reason,) = trained.surveyed(1).status.reasons
+    assert reason == f"data set {trained.data} changed"
+    trained.data.unlink()
+    assert trained.surveyed(1).status.reasons == (f"data set {trained.data} is no longer used",)
+
+
+def test_the_base_changed(trained: Any) -> None:
+    (trained.base / "config.json").write_text("{}")
+    assert trained.surveyed(1).status.reasons == ("the base model changed",)
+
+
+def test_a_base_that_only_moved_is_the_same(trained: Any) -> None:
+    moved = trained.base.rename(trained.root / "moved")
+    for number in (1, 2, 3):
+        trained.stage(number, SFT_BASE_MODEL=moved)
+    assert states(trained, 1, 2, 3) == ["complete"] * 3
+
+
+def test_a_parent_was_retrained_added_or_removed(trained: Any) -> None:
+    trained.train(1, adapter=b"other weights")
+    second, third = trained.survey()[1:]
+    assert second.status.reasons == ("stage 1 was retrained",)
+    assert third.status.reasons == ("stage 1 was retrained", "stage 2 is stale")
+    shutil.rmtree(trained.folder(1))
+    assert trained.surveyed(2).status.reasons == ("stage 1 was removed",)
+
+
+def test_a_parent_that_appeared_later(curriculum: Any) -> None:
+    curriculum.stage(2, SFT_STRICT=0)
+    curriculum.train(2)
+    assert curriculum.state(2) == "complete"
+    curriculum.stage(1)
+    curriculum.train(1)
+    assert curriculum.surveyed(2).status.reasons == ("stage 1 was added",)
+
+
+def test_the_adapter_file_was_exchanged(trained: Any) -> None:
+    weights: Path = trained.folder(3) / "adapter_model.safetensors"
+    weights.write_bytes(b"someone else's")
+    (reason,) = trained.surveyed(3).status.reasons
+    assert "not the one that was recorded" in reason
+    weights.unlink()
+    assert trained.state(3) == "stale"
+
+
+def test_what_is_run_now_answers_for_overrides_and_ancestors_do_not(trained: Any) -> None:
+    """`--set SFT_LR=…` is for the stage that runs; nobody repeats those of stage 1 for stage 2."""
+    lr = ["SFT_LR=5e-5"]
+    assert [s.status.state for s in trained.survey(3, overrides=lr)] == ["complete", "complete", "stale"]
+    trained.train(1, adapter=b"adapter 1", chosen=(1,), overrides=lr)
+    assert trained.surveyed(1).status.reasons == ("SFT_LR changed from 5e-5 to 1e-4",)
+    assert trained.state(1, overrides=lr) == "complete"
+    assert trained.state(1, chosen=(3,)) == "complete"
+    assert trained.state(3) == "complete"
+
+
+def test_the_environment_of_one_run_does_not_make_its_ancestors_stale(trained: Any) -> None:
+    environ = {"SFT_EPOCHS": "2", "SFT_DATASET_ID": str(trained.data), "HOME": "/"}
+    found = trained.survey(3, environ=environ)
+    assert [stage.status.state for stage in found] == ["complete", "complete", "stale"]
+    assert found[2].status.reasons == ("SFT_EPOCHS changed from 1 to 2",)
+    other = trained.root / "other.jsonl"
+    shutil.copy(trained.data, other)
+    passing = trained.survey(3, environ={"SFT_DATASET_ID": str(other)})
+    assert [stage.status.state for stage in passing] == ["complete", "complete", "stale"]
+
+
+def test_problems_of_all_stage_files_come_together(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_LR="fast")
+    curriculum.stage(2, SFT_EPOCHS="none")
+    with pytest.raises(InputError) as caught:
+        curriculum.survey()
+    assert [problem.key for problem in caught.value.problems] == ["SFT_LR", "SFT_EPOCHS"]

@@ -1,0 +1,54 @@
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lib.training.progress import ProgressCallback, readable_duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (75, "1 min 15 s"),
+        (3599.7, "1 h 00 min"),
+        (3661, "1 h 01 min"),
+        (90000, "25 h 00 min"),
+    ],
+)
+def test_readable_duration(seconds: float, text: str) -> None:
+    assert readable_duration(seconds) == text
+
+
+def state(step: int = 4, zero: bool = True) -> Any:
+    return SimpleNamespace(global_step=step, max_steps=10, is_world_process_zero=zero)
+
+
+@pytest.fixture
+def callback(monkeypatch: pytest.MonkeyPatch) -> ProgressCallback:
+    """Twenty seconds into the run, without a terminal."""
+    made = ProgressCallback()
+    made.on_train_begin(None, state(0), None)  # type: ignore[arg-type]
+    made.started = time.monotonic() - 20
+    return made
+
+
+def shown(callback: ProgressCallback, logs: dict[str, float], capsys: Any, **of_state: Any) -> str:
+    callback.on_log(None, state(**of_state), None, logs=logs)  # type: ignore[arg-type]
+    return str(capsys.readouterr().out)
+
+
+def test_lines_without_a_terminal(callback: ProgressCallback, capsys: pytest.CaptureFixture[str]) -> None:
+    assert callback.bar is None
+    line = shown(callback, {"loss": 1.23456, "learning_rate": 2e-4, "num_tokens": 8000}, capsys)
+    assert line == "  step     4/10  loss 1.2346  lr 2.00e-04  400 tokens/s  30 s left\n"
+    assert shown(callback, {"eval_loss": 0.5}, capsys) == "  step     4/10  eval_loss 0.5000\n"
+
+
+def test_silence(callback: ProgressCallback, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(callback, {"train_runtime": 3.0}, capsys) == ""
+    assert shown(callback, {}, capsys) == ""
+    assert shown(callback, {"loss": 1.0}, capsys, zero=False) == ""
