@@ -48,8 +48,9 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
-        elif world.zero2 and not is_worker():
-            preconditions(stage)
+            continue
+        preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+        if world.zero2 and not is_worker():
             code = run_workers(world, worker_command(options, number))
             if code:
                 return code
