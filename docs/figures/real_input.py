@@ -158,11 +158,18 @@ def print_table(records: Iterable[dict[str, Any]]) -> None:
         training = record["training"]
         losses = curve(record, "loss")[1]
         final = training["final_eval"].get("eval_loss", float("nan"))
-        print(
-            f"| {record['name']} | {training['steps']} | {training['tokens']:,} | "
-            f"{training['seconds']:.0f} | {training['tokens_per_second']:,.0f} | {training['peak_memory_bytes'] / 1e9:.2f} GB | "
-            f"{losses[0]:.3f} → {losses[-1]:.3f} | {final:.3f} |"
-        )
+        memory = f"{training['peak_memory_bytes'] / 1e9:.2f} GB"
+        cells = [
+            record["name"],
+            training["steps"],
+            f"{training['tokens']:,}",
+            f"{training['seconds']:.0f}",
+            f"{training['tokens_per_second']:,.0f}",
+            memory,
+            f"{losses[0]:.3f} → {losses[-1]:.3f}",
+            f"{final:.3f}",
+        ]
+        print("| " + " | ".join(map(str, cells)) + " |")
 
 
 if __name__ == "__main__":
