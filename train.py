@@ -49,17 +49,17 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
             continue
-        preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+        warnings = preconditions(stage)  # before torch is loaded: what is wrong is said within a second
         if world.zero2 and not is_worker():
             code = run_workers(world, worker_command(options, number))
             if code:
                 return code
         else:
-            run_stage(stage, world)
+            run_stage(stage, world, warnings)
     return 0
 
 
-def run_stage(stage: SurveyedStage, world: World) -> None:
+def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> None:
     """From settings to an adapter with its record. Whatever can be wrong with the input is found
     before the first file of the stage is written; the record comes last and means complete."""
     # torch, and all that needs it, is imported here and not above, so that planning stays fast.
@@ -76,7 +76,6 @@ def run_stage(stage: SurveyedStage, world: World) -> None:
 
     quiet_libraries()
     settings = stage.settings
-    warnings = preconditions(stage)
     compute = choose_compute(settings.model)
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)

@@ -90,8 +90,8 @@ def prepare_environment(world: World) -> None:
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next step instead of handing it back to the system.
 
-    Every step allocates the same large buffers; asking for fresh pages each time took a third of the
-    time of a step on the CPU (docs/log.md). Elsewhere than on glibc this does nothing.
+    Every step allocates the same large buffers; fresh pages each time were a third of a run's CPU time
+    (docs/log.md). Elsewhere than on glibc this does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
