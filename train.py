@@ -96,10 +96,10 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         processes.say(base.line(), census.line(), *census.notices)
         before = processes.on_main(evaluate_before, model, tokenizer, chat, heldout, settings)
         fitted = fit(model, tokenizer, data, settings, processes, callbacks=[TrackingCallback(tracker)])
-        adapter = processes.on_main(save_adapter, model, tokenizer, settings, base)
+        processes.on_main(save_adapter, model, tokenizer, settings, base)
         after = processes.on_main(evaluate, model, tokenizer, chat, heldout, settings)
         run = tracker.run_id
-        record = make_record(stage, data, base, census, fitted, adapter, before, after, run, warnings)
+        record = make_record(stage, data, base, census, fitted, before, after, run, warnings)
         processes.on_main(tracker.results, record)
         processes.on_main(finish_stage, settings.stage_dir, record)
 

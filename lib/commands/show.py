@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lib.data.chat import ChatFormat
 from lib.data.masks import EncodingRules
-from lib.data.prepare import PlannedData, plan_rows
+from lib.data.prepare import PLAN_CHARACTERS, PlannedData, plan_rows
 from lib.data.preview import preview_rows
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.plan import StagePlan, base_folder, make_plan
@@ -42,7 +42,7 @@ def show_plans(options: argparse.Namespace, chosen: Sequence[int], world: World)
     problems = Problems()
     for stage in (stage for stage in surveyed if stage.settings.stage in chosen):
         try:
-            plan = _show_plan(stage, plans, console, world, options)
+            plan = _show_plan(stage, plans, console, world, options, PLAN_CHARACTERS // len(chosen))
         except InputError as error:
             problems.extend(error.problems)
         else:
@@ -60,11 +60,12 @@ def _show_plan(
     console: Console,
     world: World,
     options: argparse.Namespace,
+    characters: int,
 ) -> StagePlan:
     settings = stage.settings
     folder = base_folder(settings)
     chat = ChatFormat.load(folder, settings.data.chat_template) if folder else None
-    planned = plan_rows(settings, chat)
+    planned = plan_rows(settings, chat, characters=characters)
     runs_before = tuple(plan.stage for plan in before if plan.will_run)
     plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force)
     if not options.json:

@@ -17,6 +17,7 @@ from lib.settings.schema import StageSettings
 
 # Under half a second of tokenising on one core: a plan stays well under the time that importing torch takes.
 PLAN_CHARACTERS = 250_000
+"""What one command may tokenise, shared by the stages that it plans."""
 _SAMPLED_DRAWS_PER_SOURCE = 20
 
 
@@ -82,10 +83,12 @@ def prepare_rows(settings: StageSettings, chat: ChatFormat) -> PreparedData:
     )
 
 
-def plan_rows(settings: StageSettings, chat: ChatFormat | None) -> PlannedData:
+def plan_rows(
+    settings: StageSettings, chat: ChatFormat | None, *, characters: int = PLAN_CHARACTERS
+) -> PlannedData:
     """The same, cheaply and without any download, for a plan.
 
-    Up to PLAN_CHARACTERS every distinct row is encoded and the counts are exact; beyond, a sample of the
+    Up to `characters` every distinct row is encoded and the counts are exact; beyond, a sample of the
     draws is encoded and scaled. Without a tokenizer on this machine the counts are guessed from characters.
     """
     mixed = _mix(settings, allow_download=False)
@@ -93,8 +96,8 @@ def plan_rows(settings: StageSettings, chat: ChatFormat | None) -> PlannedData:
     if mixture is None:
         return PlannedData(None, None, mixed.sources, mixed.absent, mixed.notices)
     everything = list({e.row_id: e for e in (*mixture.train, *mixture.validation)}.values())
-    complete = sum(example.characters for example in everything) <= PLAN_CHARACTERS
-    chosen = everything if complete else _sample(mixture)
+    complete = sum(example.characters for example in everything) <= characters
+    chosen = everything if complete else _sample(mixture, characters)
     notices: Sequence[str] = ()
     if chat is None:
         rules = EncodingRules.of(settings.data)
@@ -189,14 +192,14 @@ def _encode(
     return {row.row_id: row for row in encoded.rows}, notices
 
 
-def _sample(mixture: Mixture) -> list[Example]:
+def _sample(mixture: Mixture, budget: int) -> list[Example]:
     """The first draws of the shuffled order, up to the character budget, and some of every source."""
     chosen: dict[str, Example] = {}
     of_source: dict[str, int] = {}
     characters = 0
     for example in (*mixture.train, *mixture.validation):
         taken = of_source.get(example.source, 0)
-        if characters < PLAN_CHARACTERS or taken < _SAMPLED_DRAWS_PER_SOURCE:
+        if characters < budget or taken < _SAMPLED_DRAWS_PER_SOURCE:
             of_source[example.source] = taken + 1
             characters += 0 if example.row_id in chosen else example.characters
             chosen[example.row_id] = example

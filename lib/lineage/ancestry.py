@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.lineage.fingerprint import base_fingerprint, differences, file_sha256, json_sha256
-from lib.lineage.record import ADAPTER_WEIGHTS, RUNNING, StageRecord, read_record
+from lib.lineage.record import RUNNING, StageRecord, read_record
+from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.settings import StageSettings
 
 # Settings that change what a person sees or keeps, not what is learned.

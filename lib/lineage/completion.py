@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
+from lib.lineage.fingerprint import file_sha256
 from lib.lineage.record import RECORD, RUNNING, StageRecord, versions, write_json
+from lib.model.adapter import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
@@ -62,7 +64,6 @@ def make_record(
     base: StageBase,
     census: Census,
     fitted: FitResult,
-    adapter_sha256: str | None,
     before: Evaluation | None,
     after: Evaluation | None,
     run_id: str,
@@ -80,7 +81,7 @@ def make_record(
             {"stage": parent.stage, "folder": str(parent.folder), "adapter_sha256": parent.adapter_sha256}
             for parent in stage.chain.parents
         ],
-        adapter_sha256=adapter_sha256 or "",
+        adapter_sha256=file_sha256(settings.stage_dir / ADAPTER_WEIGHTS),
         data={"sources": [asdict(source) for source in data.sources], "ledger": data.ledger.to_json()},
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),

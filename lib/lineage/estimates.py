@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lib.training.durations import readable_duration
+
 # Activation floats kept per token and layer without checkpointing, in units of the hidden size:
 # attention inputs and outputs, norms, residuals, and the MLP's inner rows (2-4 hidden sizes wide).
 ACTIVATION_UNITS = 34
@@ -100,13 +102,13 @@ def seconds(
     if measured_tokens_per_second:
         value = tokens / measured_tokens_per_second
         return Estimate(
-            value, readable_seconds(value), f"measured {measured_tokens_per_second:,.0f} tokens/s"
+            value, readable_duration(value), f"measured {measured_tokens_per_second:,.0f} tokens/s"
         )
     device = GPU_FLOPS * processes if gpus else CPU_FLOPS_PER_CORE * cores
     value = 4 * active_parameters * tokens / device
     return Estimate(
         value,
-        readable_seconds(value),
+        readable_duration(value),
         f"4 FLOP x {active_parameters:,} active weights x {tokens:,} tokens / {device:.1e} FLOP/s "
         "(assumed: no stage on this base was measured yet)",
     )
@@ -130,9 +132,3 @@ def readable_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
-
-
-def readable_seconds(value: float) -> str:
-    if value < 90:
-        return f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "stage.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SCHEMA = 1
 RUNNING = "running.json"
 LIBRARIES = (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from lib.lineage.ancestry import Chain, running_elsewhere, stale_reasons
 from lib.lineage.fingerprint import file_sha256
-from lib.lineage.record import ADAPTER_WEIGHTS, StageRecord, read_record
+from lib.lineage.record import StageRecord, read_record
+from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.settings import StageSettings
 
 # Shown when present, in this order.

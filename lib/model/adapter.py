@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -142,9 +141,9 @@ def round_to_saved_dtype(model: PeftModel, dtype: torch.dtype) -> None:
 
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, settings: StageSettings, base: StageBase
-) -> str:
+) -> None:
     """Write `adapter_model.safetensors`, `adapter_config.json`, tokenizer and template into the stage's
-    folder; returns the sha256 of the weights.
+    folder.
 
     Tensor names and shapes are PEFT's own, so `PeftModel.from_pretrained` loads it anywhere. The
     weights are rounded to SFT_ADAPTER_DTYPE in `model` too: what is evaluated is what is kept.
@@ -164,8 +163,6 @@ def save_adapter(
     os.replace(temporary, folder / ADAPTER_WEIGHTS)
     _save_config(model, folder, base.path)
     tokenizer.save_pretrained(folder)
-    with (folder / ADAPTER_WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _save_config(model: PeftModel, folder: Path, base: str) -> None:

@@ -13,6 +13,9 @@ KNOWN = frozenset(
     {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
 )
 
+# Families whose configuration leaves tie_word_embeddings out when it is true.
+TIED_BY_DEFAULT = frozenset({"gemma2", "gemma3_text"})
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -94,10 +97,10 @@ class Architecture:
 def read_architecture(folder: Path) -> Architecture | None:
     """Architecture of the model in `folder`; None for a family whose sizes are not known here."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if config.get("model_type") not in KNOWN:
+    if not isinstance(config, dict) or config.get("model_type") not in KNOWN:
         return None
     experts = config.get("num_experts") or config.get("num_local_experts") or 0
     heads = config["num_attention_heads"]
@@ -114,7 +117,7 @@ def read_architecture(folder: Path) -> Architecture | None:
         experts=experts,
         experts_per_token=config.get("num_experts_per_tok") or 0,
         vocabulary=config["vocab_size"],
-        tied=bool(config.get("tie_word_embeddings")),
+        tied=bool(config.get("tie_word_embeddings", config["model_type"] in TIED_BY_DEFAULT)),
         bytes_per_weight=2 if "16" in dtype else 4,
         dense_layers=_dense_layers(config) if experts else 0,
         dense_intermediate=config["intermediate_size"] if experts else 0,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lib.settings import StageSettings
+from lib.settings import StageSettings, TrainingSettings
 from lib.training.launch import World
 from lib.training.zero import deepspeed_config
 
@@ -17,53 +17,15 @@ def trainer_arguments(
     settings: StageSettings, *, world: World, dtype: torch.dtype, evaluates: bool
 ) -> SFTConfig:
     """Every training key of the stage as TRL's own configuration."""
-    import torch
     from trl import SFTConfig
 
-    training = settings.training
-    on_gpu = world.gpus > 0
-    checkpointing = {"auto": on_gpu, "1": True, "0": False}[settings.model.gradient_checkpointing]
-    # Weights can only be gone back to where they were saved.
-    keeps_best = evaluates and training.save_steps % training.eval_steps == 0
-    scheduler_options = (
-        {"min_lr_rate": training.min_lr_ratio} if training.lr_scheduler == "cosine_with_min_lr" else {}
-    )
     return SFTConfig(
         output_dir=str(settings.stage_dir),
-        num_train_epochs=training.epochs,
-        max_steps=training.max_steps,
-        per_device_train_batch_size=training.per_device_train_bs,
-        per_device_eval_batch_size=training.per_device_eval_bs,
-        gradient_accumulation_steps=training.grad_accum,
-        learning_rate=training.lr,
-        lr_scheduler_type=training.lr_scheduler,
-        lr_scheduler_kwargs=scheduler_options,
-        # Below 1 transformers reads warmup_steps as a share of all steps.
-        warmup_steps=training.warmup_ratio,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        optim=training.optimizer,
-        neftune_noise_alpha=training.neftune_noise_alpha or None,
-        logging_steps=training.logging_steps,
-        logging_first_step=True,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=training.eval_steps,
-        save_strategy="steps",
-        save_steps=training.save_steps,
-        save_total_limit=training.save_total_limit,
-        load_best_model_at_end=keeps_best,
-        metric_for_best_model=training.best_metric if evaluates else None,
-        greater_is_better=False if evaluates else None,
         seed=settings.seed,
         data_seed=settings.seed,
-        bf16=dtype == torch.bfloat16,
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        gradient_checkpointing=checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
-        deepspeed=deepspeed_config(training, processes=world.processes, gpus=world.gpus)
-        if world.zero2
-        else None,
+        **_optimisation(settings.training),
+        **_cadence(settings.training, evaluates=evaluates),
+        **_machine(settings, world, dtype),
         # The router is frozen: a balancing loss would only push the adapters about, once per
         # micro-batch, and make the result depend on how the batch is cut up.
         router_aux_loss_coef=0.0,
@@ -71,5 +33,62 @@ def trainer_arguments(
         dataset_kwargs={"skip_prepare_dataset": True},
         report_to="none",
         disable_tqdm=True,
-        ddp_timeout=7200,
     )
+
+
+def _optimisation(training: TrainingSettings) -> dict[str, Any]:
+    """How long, in what batches, at what rate."""
+    return {
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps,
+        "per_device_train_batch_size": training.per_device_train_bs,
+        "per_device_eval_batch_size": training.per_device_eval_bs,
+        "gradient_accumulation_steps": training.grad_accum,
+        "learning_rate": training.lr,
+        "lr_scheduler_type": training.lr_scheduler,
+        "lr_scheduler_kwargs": {"min_lr_rate": training.min_lr_ratio}
+        if training.lr_scheduler == "cosine_with_min_lr"
+        else {},
+        # Below 1 transformers reads warmup_steps as a share of all steps.
+        "warmup_steps": training.warmup_ratio,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": training.optimizer,
+        "neftune_noise_alpha": training.neftune_noise_alpha or None,
+    }
+
+
+def _cadence(training: TrainingSettings, *, evaluates: bool) -> dict[str, Any]:
+    """When it logs, evaluates and saves, and which weights it keeps."""
+    return {
+        "logging_steps": training.logging_steps,
+        "logging_first_step": True,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": training.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "save_total_limit": training.save_total_limit,
+        # Weights can only be gone back to where they were saved.
+        "load_best_model_at_end": evaluates and training.save_steps % training.eval_steps == 0,
+        "metric_for_best_model": training.best_metric if evaluates else None,
+        "greater_is_better": False if evaluates else None,
+    }
+
+
+def _machine(settings: StageSettings, world: World, dtype: torch.dtype) -> dict[str, Any]:
+    """Precision, device, and how the processes share the work."""
+    import torch
+
+    on_gpu = world.gpus > 0
+    checkpointing = {"auto": on_gpu, "1": True, "0": False}[settings.model.gradient_checkpointing]
+    return {
+        "bf16": dtype == torch.bfloat16,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
+        "deepspeed": deepspeed_config(settings.training, processes=world.processes, gpus=world.gpus)
+        if world.zero2
+        else None,
+        "ddp_timeout": 7200,
+    }

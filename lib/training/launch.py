@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import platform
 import shutil
@@ -65,7 +66,9 @@ def count_gpus(environ: Mapping[str, str] = os.environ) -> int:
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return present
-    return min(present, len([d for d in visible.split(",") if d.strip() not in {"", "-1"}]))
+    # CUDA stops reading at the first entry that is no device.
+    named = itertools.takewhile(lambda device: device.strip() not in {"", "-1"}, visible.split(","))
+    return min(present, len(list(named)))
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:

@@ -51,7 +51,7 @@ def check_user_config(path: Path, training: TrainingSettings, processes: int) ->
                 f"{processes} process(es) give it)",
                 remedy=f'write "{key}": "auto"',
             )
-    stage = config.get("zero_optimization", {}).get("stage", 0)
+    stage = (config.get("zero_optimization") or {}).get("stage", 0)
     if stage == 3:
         problems.add(
             where=str(path),

@@ -1,6 +1,5 @@
 """What several folders share: a tiny tokenizer, tiny random models, and curricula of stage files."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -164,7 +163,10 @@ class Curriculum:
         assert chat is not None
         return prepare_rows(stage.settings, chat)
 
-    def record(self, stage: SurveyedStage, adapter_sha256: str, **keywords: Any) -> StageRecord:
+    def record(self, stage: SurveyedStage, adapter: bytes = b"weights", **keywords: Any) -> StageRecord:
+        """The record of a stage that has left `adapter` as its weights."""
+        stage.settings.stage_dir.mkdir(parents=True, exist_ok=True)
+        (stage.settings.stage_dir / "adapter_model.safetensors").write_bytes(adapter)
         census = Census(attention=10, experts=20, router=0, dense_mlp=0, other=0, frozen=970, tensors=4)
         fitted = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 1.25, 10**9, [{"loss": 2.0}])
         scored = Evaluation({"gen_parse_rate": 0.5, "gen_samples": 2.0}, [{"row": "a#0"}], 1.0)
@@ -176,7 +178,6 @@ class Curriculum:
             base=base,
             census=census,
             fitted=fitted,
-            adapter_sha256=adapter_sha256,
             **values,
         )
 
@@ -184,10 +185,8 @@ class Curriculum:
         """Leave behind what a completed run of the stage leaves."""
         stage = self.surveyed(number, **keywords)
         folder = self.folder(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "adapter_model.safetensors").write_bytes(adapter)
+        record = self.record(stage, adapter)
         (folder / "adapter_config.json").write_text("{}")
-        record = self.record(stage, hashlib.sha256(adapter).hexdigest())
         finish_stage(folder, record)
         return record
 

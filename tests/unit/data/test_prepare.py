@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from lib.data import prepare
 from lib.data.chat import ChatFormat
 from lib.data.prepare import load_examples, plan_rows, prepare_rows
 from lib.settings.errors import InputError
@@ -150,13 +149,12 @@ def test_plan_and_run_agree_exactly_on_small_data(
 
 
 def test_the_plan_of_large_data_is_a_marked_estimate(
-    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat, monkeypatch: pytest.MonkeyPatch
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
 ) -> None:
     file = data_file([f"Output: {'hello ' * (i % 7)} {i}" for i in range(300)])
     settings = stage(SFT_DATASET_ID=file)
     exact = prepare_rows(settings, chat).ledger.encoded
-    monkeypatch.setattr(prepare, "PLAN_CHARACTERS", 4000)
-    planned = plan_rows(settings, chat).ledger
+    planned = plan_rows(settings, chat, characters=4000).ledger
     assert planned is not None
     assert planned.estimated
     assert planned.encoded is not None

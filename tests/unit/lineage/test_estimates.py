@@ -10,7 +10,6 @@ from lib.lineage.estimates import (
     memory,
     planned_steps,
     readable_bytes,
-    readable_seconds,
     seconds,
     trained_tokens,
 )
@@ -90,8 +89,3 @@ def test_disk_counts_the_merged_base_where_there_is_one() -> None:
 )
 def test_readable_bytes(count: float, text: str) -> None:
     assert readable_bytes(count) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(3.4, "3 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_readable_seconds(value: float, text: str) -> None:
-    assert readable_seconds(value) == text

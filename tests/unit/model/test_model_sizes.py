@@ -80,8 +80,18 @@ def test_bytes_per_weight_follow_the_files(tiny_model: TinyModel) -> None:
     assert read(tiny_model("qwen3")).bytes_per_weight == 4
 
 
-@pytest.mark.parametrize("content", [None, "{", json.dumps({"model_type": "something_new"}), "{}"])
+@pytest.mark.parametrize("content", [None, "{", json.dumps({"model_type": "something_new"}), "{}", "[]"])
 def test_unknown_or_unreadable_configurations_give_none(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     assert read_architecture(tmp_path) is None
+
+
+def test_gemma_ties_its_embeddings_without_saying_so(tmp_path: Path) -> None:
+    sizes = {
+        "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "vocab_size": 100,
+    }  # fmt: skip
+    for family, tied in (("gemma2", True), ("llama", False)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **sizes}))
+        assert read(tmp_path).tied is tied

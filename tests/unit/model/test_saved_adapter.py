@@ -1,6 +1,5 @@
 """save_adapter: an ordinary PEFT adapter, equal to what is in memory."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,9 +66,8 @@ def test_saving_twice_gives_the_same_bytes_and_the_hash_of_them(
     config.target_modules = sorted(config.target_modules, reverse=True)
     settings = stage_settings(base)
     stage_base = StageBase(str(base), "", str(base), merged=False, reused=False, seconds=0.0)
-    digest = save_adapter(model, load_tokenizer(settings.model), settings, stage_base)
+    save_adapter(model, load_tokenizer(settings.model), settings, stage_base)
     assert {name: (folder / name).read_bytes() for name in names} == first
-    assert digest == hashlib.sha256(first["adapter_model.safetensors"]).hexdigest()
 
 
 def test_the_configuration_names_base_targets_and_nothing_unsorted(

@@ -70,7 +70,7 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
         for step, loss in ((1, 2.0), (2, 1.5), (3, 1.0)):
             logs = {"loss": loss, "learning_rate": 1e-4, "note": "no number"}
             callback.on_log(None, SimpleNamespace(global_step=step), None, logs=logs)  # type: ignore[arg-type]
-        record = curriculum.record(stage, "0" * 64)
+        record = curriculum.record(stage)
         tracker.results(record)
         run_id = tracker.run_id
     assert run_id
@@ -130,7 +130,7 @@ def test_a_store_that_cannot_be_had_only_warns(
         with track(with_store(stage, uri), data, is_main=True) as tracker:
             assert isinstance(tracker, NoTracker)
             tracker.metrics({"loss": 1.0}, step=1)
-            tracker.results(curriculum.record(stage, ""))
+            tracker.results(curriculum.record(stage))
         warning = capsys.readouterr().err
         assert warning.count("[WARNING] MLflow: ") == 1
         assert "Training goes on" in warning

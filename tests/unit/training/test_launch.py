@@ -49,7 +49,16 @@ def test_several_cpu_processes_shard(no_gpus: None) -> None:
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
-    [(None, 4), ("0,1", 2), ("3", 1), ("", 0), ("-1", 0), ("0,1,2,3,4,5", 4), ("GPU-a,GPU-b", 2)],
+    [
+        (None, 4),
+        ("0,1", 2),
+        ("3", 1),
+        ("", 0),
+        ("-1", 0),
+        ("1,-1,0", 1),
+        ("0,1,2,3,4,5", 4),
+        ("GPU-a,GPU-b", 2),
+    ],
 )
 def test_one_process_per_visible_gpu(visible: str | None, expected: int, gpus: Callable[[int], None]) -> None:
     gpus(4)

@@ -44,7 +44,8 @@ def test_the_users_own_is_taken_as_it_is_when_it_agrees(own: Any) -> None:
         "zero_optimization": {"stage": 1, "offload_optimizer": {"device": "cpu"}},
     }
     assert deepspeed_config(own(content), processes=2, gpus=0) == content
-    assert deepspeed_config(own({}), processes=2, gpus=0) == {}
+    for sparse in ({}, {"zero_optimization": None}):
+        assert deepspeed_config(own(sparse), processes=2, gpus=0) == sparse
 
 
 def test_every_contradiction_is_named_at_once(own: Any) -> None:
