@@ -70,7 +70,7 @@ def test_memory_is_the_sum_that_it_shows() -> None:
 
 def test_time_from_a_measured_speed_else_from_flops() -> None:
     measured = seconds(10**9, 10_000, measured_tokens_per_second=100.0, cores=2, gpus=0, processes=1)
-    assert (measured.value, measured.text) == (100.0, "2 min")
+    assert (measured.value, measured.text) == (100.0, "1 min 40 s")
     assert "measured" in measured.arithmetic
     guessed = seconds(10**9, 10_000, measured_tokens_per_second=None, cores=2, gpus=0, processes=1)
     assert guessed.value == 4 * 10**9 * 10_000 / 16e9
