@@ -1,10 +1,11 @@
 """Runs the user's three stage files, unchanged, on real rows; then one stage with the real Qwen3 tokenizer.
 
-    python docs/figures/real_input.py ../shared/data [--steps 10]
+    python docs/figures/real_input.py ../shared/data [--steps 10 40 40]
 
 Everything but the base model, the output folder and the data set ids comes from the stage files; they are
 overridden from the environment, as the contract allows. Stage 1's own 100 steps of 256 rows are 24 million
-tokens; `--steps` caps SFT_MAX_STEPS for a quick look. The run with the real tokenizer is always short.
+tokens, hours on two cores; `--steps` caps SFT_MAX_STEPS of each stage. The run with the real tokenizer is
+always short.
 Writes docs/figures/real_input.png and prints a table for docs/log.md.
 """
 
@@ -15,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,13 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/real_input"), help="where models and stages go"
     )
-    parser.add_argument("--steps", type=int, help="cap of SFT_MAX_STEPS (default: what the files say)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs=3,
+        default=(0, 0, 0),
+        help="SFT_MAX_STEPS of each stage; 0: as its file says",
+    )
     options = parser.parse_args()
     data, work = options.data.resolve(), options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -43,7 +50,7 @@ def main() -> None:
     print_table([*mixtral, qwen])
 
 
-def run_user_files(data: Path, work: Path, steps: int | None) -> list[dict[str, Any]]:
+def run_user_files(data: Path, work: Path, steps: Sequence[int]) -> list[dict[str, Any]]:
     """Stages 1 to 3 of the user's files on the tiny Mixtral."""
     rows = str(data / "structeval_sft")
     toml = subset(data, work / "additional_toml.jsonl", lambda meta: meta["format"] == "toml")
@@ -59,7 +66,7 @@ def run_user_files(data: Path, work: Path, steps: int | None) -> list[dict[str, 
             "SFT_BASE_MODEL": str(data / "tiny_mixtral_stories260k"),
             "SFT_OUT_LORA_DIR": str(output),
             "SFT_GEN_EVAL_SAMPLES": "0",  # a model of 0.3 M parameters answers nothing
-            **({"SFT_MAX_STEPS": str(steps)} if steps else {}),
+            **({"SFT_MAX_STEPS": str(steps[stage - 1])} if steps[stage - 1] else {}),
             **overrides,
         }
         train(stage, data / "stage_files", environment)
