@@ -39,7 +39,7 @@ def main() -> None:
         type=int,
         nargs=3,
         default=(0, 0, 0),
-        help="SFT_MAX_STEPS of each stage; 0: as its file says",
+        help="SFT_MAX_STEPS of each stage; 0: its own",
     )
     options = parser.parse_args()
     data, work = options.data.resolve(), options.work.resolve()
