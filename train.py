@@ -18,8 +18,9 @@ from lib.commands.arguments import parse, worker_command
 from lib.commands.show import show_plans, show_status
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
-from lib.lineage.completion import finish_stage, make_record, open_stage
+from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage
 from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one
+from lib.lineage.gate import earlier_stages, failed_gate
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 
@@ -48,14 +49,18 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
-            continue
-        warnings = preconditions(stage)  # before torch is loaded: what is wrong is said within a second
-        if world.zero2 and not is_worker():
-            code = run_workers(world, worker_command(options, number))
-            if code:
-                return code
         else:
-            run_stage(stage, world, warnings)
+            warnings = preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+            if world.zero2 and not is_worker():
+                code = run_workers(world, worker_command(options, number))
+                if code:
+                    return code
+            else:
+                run_stage(stage, world, warnings)
+        verdict = failed_gate(stage.settings)
+        if verdict and not is_worker():
+            print(*verdict, sep="\n", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -63,8 +68,10 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     """From settings to an adapter with its record. Whatever can be wrong with the input is found
     before the first file of the stage is written; the record comes last and means complete."""
     # torch, and all that needs it, is imported here and not above, so that planning stays fast.
-    from lib.evaluation.heldout import evaluate, evaluate_before
-    from lib.model.adapter import attach_lora, save_adapter
+    from lib.evaluation.evaluation_set import evaluation_set
+    from lib.evaluation.heldout import Evaluator
+    from lib.evaluation.stage_evaluation import evaluate_stage
+    from lib.model.adapter import attach_lora, round_adapter, save_adapter
     from lib.model.base import choose_compute, load_base, load_tokenizer
     from lib.model.merge import obtain_base
     from lib.model.targets import find_targets
@@ -80,10 +87,13 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
     data = prepare_rows(settings, chat)
-    heldout = prepare_heldout(settings, data)
+    own, remarks = evaluation_set(settings, prepare_heldout(settings, data), chat)
+    validation = data.validation or own.encoded(chat)
 
-    processes = Processes(settings, world, compute.dtype, evaluates=bool(data.validation))
-    processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *warnings, *data.notices)
+    processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
+    processes.say(
+        stage.headline, world.line(), compute.line(), *settings.notices, *warnings, *data.notices, *remarks
+    )
     with processes.main_first("merging the earlier stages"):
         base = obtain_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
@@ -94,12 +104,17 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:
         model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
         processes.say(base.line(), census.line(), *census.notices)
-        before = processes.on_main(evaluate_before, model, tokenizer, chat, heldout, settings)
-        fitted = fit(model, tokenizer, data, settings, processes, callbacks=[TrackingCallback(tracker)])
+        evaluator = Evaluator(tokenizer, chat, settings, processes)
+        before = evaluator.before(model, own)
+        fitted = fit(
+            model, tokenizer, data, validation, settings, processes,
+            callbacks=[TrackingCallback(tracker)], generation=evaluator.while_training(own),
+        )  # fmt: skip
+        round_adapter(model, settings.lora)
         processes.on_main(save_adapter, model, tokenizer, settings, base)
-        after = processes.on_main(evaluate, model, tokenizer, chat, heldout, settings)
-        run = tracker.run_id
-        record = make_record(stage, data, base, census, fitted, before, after, run, warnings)
+        scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
+        record = make_record(stage, data, base, census, fitted, scores, tracker.run_id, [*warnings, *remarks])
+        processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
         processes.on_main(tracker.results, record)
         processes.on_main(finish_stage, settings.stage_dir, record)
 

@@ -1,4 +1,4 @@
-"""Answers of the model under training on held-out rows: greedy, in batches, left-padded."""
+"""Answers of a model on held-out rows: greedy, in left-padded batches, shared out over the processes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from lib.evaluation.answers import Answer, Question
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lib.training.processes import Processes
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Question:
-    """A held-out row: the prompt as tokens, the reference answer, and the labels to group by."""
+class GenerationLimits:
+    """How answers are generated and where it stops. A budget of 0 is none."""
 
-    row_id: str
-    prompt_ids: list[int]
-    reference: str
-    labels: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said. `stopped` is false when it ran into the token limit."""
-
-    question: Question
-    text: str
-    tokens: int
-    stopped: bool
+    end_token_ids: tuple[int, ...]
+    batch_size: int
+    max_new_tokens: int
+    token_budget: int = 0
+    """New tokens of one evaluation, over all processes."""
+    time_budget: float = 0.0
+    """Seconds."""
 
 
 @dataclass(frozen=True)
 class Answers:
+    """In the order of the questions; those that the budget left unanswered are missing."""
+
     answers: tuple[Answer, ...]
     seconds: float
+
+    @property
+    def tokens(self) -> int:
+        return sum(answer.tokens for answer in self.answers)
 
 
 def choose(rows: Sequence[T], *, samples: int, seed: int) -> list[T]:
@@ -52,40 +55,71 @@ def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
-    *,
-    end_token_ids: Sequence[int],
-    batch_size: int,
-    max_new_tokens: int,
+    limits: GenerationLimits,
+    processes: Processes | None = None,
 ) -> Answers:
-    """Greedy answers in the order of `questions`. The model's mode and the random state are restored.
+    """Greedy answers to `questions`, the same ones on every process.
 
-    Sorted by length so that a batch pads little; padding stands on the left, because an answer must
-    follow its prompt directly.
+    Every process answers its share alone (no step waits for another, so shares may be uneven) and all
+    shares are gathered at the end. The model's mode and the random state are left as they were.
     """
     started = time.monotonic()
+    rank, world = (processes.rank, processes.world.processes) if processes else (0, 1)
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids), reverse=True)
-    answers: dict[int, Answer] = {}
     with evaluating(model):
-        for first in range(0, len(order), batch_size):
-            batch = order[first : first + batch_size]
-            texts = _generate_batch(
-                model, tokenizer, [questions[i] for i in batch], list(end_token_ids), max_new_tokens
-            )
-            answers.update(zip(batch, texts, strict=True))
-    return Answers(tuple(answers[i] for i in range(len(questions))), time.monotonic() - started)
+        mine = _answer_share(model, tokenizer, questions, order[rank::world], limits, world)
+    everyone = processes.gather(mine) if processes else mine
+    return Answers(tuple(answer for _, answer in sorted(everyone, key=_position)), time.monotonic() - started)
+
+
+def _position(entry: tuple[int, Answer]) -> int:
+    return entry[0]
+
+
+def _answer_share(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    share: Sequence[int],
+    limits: GenerationLimits,
+    world: int,
+) -> list[tuple[int, Answer]]:
+    """(position, answer) of the questions at `share`, which come sorted by length so that a batch pads little.
+
+    Under a budget the batches are taken in shuffled order: what is answered must not be the longest alone.
+    """
+    batches = list(_batches(share, limits.batch_size))
+    if limits.token_budget or limits.time_budget:
+        random.Random(len(questions)).shuffle(batches)
+    answered: list[tuple[int, Answer]] = []
+    started, tokens = time.monotonic(), 0
+    for batch in batches:
+        over_tokens = limits.token_budget and tokens >= limits.token_budget / world
+        over_time = limits.time_budget and time.monotonic() - started >= limits.time_budget
+        if over_tokens or over_time:
+            break
+        answers = _generate_batch(model, tokenizer, [questions[i] for i in batch], limits)
+        tokens += sum(answer.tokens for answer in answers)
+        answered += zip(batch, answers, strict=True)
+    return answered
+
+
+def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def _generate_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
-    end_token_ids: list[int],
-    max_new_tokens: int,
+    limits: GenerationLimits,
 ) -> list[Answer]:
+    """Padding stands on the left, because an answer must follow its prompt directly."""
     import torch
     from transformers import GenerationConfig
 
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_token_ids[0]
+    ends = list(limits.end_token_ids)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     width = max(len(question.prompt_ids) for question in questions)
     rows = [[pad] * (width - len(q.prompt_ids)) + q.prompt_ids for q in questions]
     mask = [[0] * (width - len(q.prompt_ids)) + [1] * len(q.prompt_ids) for q in questions]
@@ -94,14 +128,14 @@ def _generate_batch(
         attention_mask=torch.tensor(mask, device=model.device),
         generation_config=GenerationConfig(
             do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=end_token_ids,
+            max_new_tokens=limits.max_new_tokens,
+            eos_token_id=ends,
             pad_token_id=pad,
             use_cache=True,
         ),
     )
     return [
-        _answer(question, generated, tokenizer, end_token_ids)
+        _answer(question, generated, tokenizer, ends)
         for question, generated in zip(questions, output[:, width:].tolist(), strict=True)
     ]
 
@@ -118,37 +152,64 @@ def _answer(
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode without gradients; mode, cache setting and random state are put back."""
+    """The model as it answers fastest: evaluation mode, no gradients, cache on, adapter folded into the
+    weights. All of it, the random state included, is put back bit for bit."""
     import torch
 
+    from lib.model.merged_weights import temporarily_merged
+    from lib.training.random_state import untouched_random_state
+
     training, use_cache = model.training, model.config.use_cache
-    random_state = torch.get_rng_state()
     model.eval()
     model.config.use_cache = True
     try:
-        with torch.no_grad():
+        with untouched_random_state(), torch.no_grad(), temporarily_merged(model), _quickest_experts(model):
             yield
     finally:
         model.train(training)
         model.config.use_cache = use_cache
-        torch.set_rng_state(random_state)
 
 
-def token_loss(model: PreTrainedModel, rows: Sequence[tuple[list[int], list[int]]]) -> float:
+@contextmanager
+def _quickest_experts(model: PreTrainedModel) -> Iterator[None]:
+    """On the CPU a loop over the experts that are hit beats grouped products of few rows (docs/log.md)."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = getattr(inner.config, "_experts_implementation", None)
+    if before is None or inner.device.type != "cpu":
+        yield
+        return
+    inner.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_experts_implementation(before)
+
+
+def token_loss(
+    model: PreTrainedModel,
+    rows: Sequence[tuple[list[int], list[int]]],
+    processes: Processes | None = None,
+) -> float:
     """Mean loss per supervised token over `rows` of (input_ids, targets; -100 carries no loss), in nats.
 
     One row at a time: exact, whatever the batch size, and never more than one row of logits.
     """
+    rank, world = (processes.rank, processes.world.processes) if processes else (0, 1)
+    with evaluating(model):
+        losses = [(i, *_summed_loss(model, *rows[i])) for i in range(rank, len(rows), world)]
+    # Summed in the order of the rows, so that the number of processes does not show.
+    losses = sorted(processes.gather(losses) if processes else losses)
+    count = sum(tokens for _, _, tokens in losses)
+    return sum(loss for _, loss, _ in losses) / count if count else float("nan")
+
+
+def _summed_loss(model: PreTrainedModel, input_ids: list[int], targets: list[int]) -> tuple[float, int]:
+    """(summed loss, supervised tokens) of one row."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    total, count = 0.0, 0
-    with evaluating(model):
-        for input_ids, targets in rows:
-            ids = torch.tensor([input_ids], device=model.device)
-            wanted = torch.tensor(targets[1:], device=model.device)
-            learned = wanted != -100
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1][learned].float()
-            total += cross_entropy(logits, wanted[learned], reduction="sum").item()
-            count += int(learned.sum())
-    return total / count if count else float("nan")
+    ids = torch.tensor([input_ids], device=model.device)
+    wanted = torch.tensor(targets[1:], device=model.device)
+    learned = wanted != -100
+    logits = model(input_ids=ids, use_cache=False).logits[0, :-1][learned].float()
+    return cross_entropy(logits, wanted[learned], reduction="sum").item(), int(learned.sum())

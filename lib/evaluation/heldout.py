@@ -2,86 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.evaluation.generation import Question, choose, generate_answers, token_loss
+from lib.evaluation.evaluation_set import EvaluationSet
+from lib.evaluation.generation import GenerationLimits, generate_answers, token_loss
 from lib.evaluation.scores import sample_table, score
+from lib.files import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lib.data.chat import ChatFormat
-    from lib.data.rows import Example
     from lib.settings import StageSettings
+    from lib.training.processes import Processes
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` in MLflow's naming; `samples` are the rows with reference and answer."""
+    """`metrics` in MLflow's naming, `intervals` their 95 % confidence intervals over the rows; `samples` are
+    the rows with reference, answer and verdict."""
 
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     samples: list[dict[str, Any]] = field(repr=False)
     seconds: float
 
-    def line(self) -> str:
-        shown = [f"{name} {value:.3f}" for name, value in self.metrics.items() if name != "gen_samples"]
-        return "  ".join(shown) if shown else "nothing to evaluate"
+    def to_json(self) -> dict[str, Any]:
+        """What the stage record keeps; the samples are too many for it."""
+        return {"metrics": self.metrics, "intervals": self.intervals, "seconds": round(self.seconds, 2)}
 
 
-NOTHING = Evaluation({}, [], 0.0)
+NOTHING = Evaluation({}, {}, [], 0.0)
 
 
-def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    chat: ChatFormat,
-    examples: Sequence[Example],
-    settings: StageSettings,
-) -> Evaluation:
-    """Score `model` on at most SFT_GEN_EVAL_SAMPLES of `examples` (plain texts are left out)."""
-    from lib.data.masks import EncodingRules
+class Evaluator:
+    """Asks a model the questions of an evaluation set. Every process calls it together and gets the same."""
 
-    options = settings.evaluation
-    conversations = [example for example in examples if example.messages]
-    chosen = choose(conversations, samples=options.samples, seed=options.seed)
-    if not chosen:
-        return NOTHING
-    # Whole answers, whatever the stage's own mask: losses of different stages stay comparable.
-    rules = replace(EncodingRules.of(settings.data), mask_cot=False)
-    encoded = chat.encode(chosen, rules).rows
-    loss = token_loss(model, [(row.input_ids, row.targets()) for row in encoded if row.usable])
-    answers = generate_answers(
-        model,
-        tokenizer,
-        [as_question(chat, example, settings.data.max_seq_len) for example in chosen],
-        end_token_ids=chat.stop_ids,
-        batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
-    )
-    markers = settings.data.output_markers
-    metrics = {"heldout_loss": loss, **score(answers.answers, markers)}
-    return Evaluation(metrics, sample_table(answers.answers, markers), answers.seconds)
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
+        settings: StageSettings,
+        processes: Processes | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self.options = settings.evaluation
+        self.folder = settings.stage_dir
+        self.processes = processes
+
+    def __call__(self, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
+        """Scores of `model` on `rows`; NOTHING when there are none."""
+        if not rows.examples:
+            return NOTHING
+        encoded = rows.encoded(self.chat)
+        loss = token_loss(model, [(row.input_ids, row.targets()) for row in encoded], self.processes)
+        limits = GenerationLimits(
+            end_token_ids=self.chat.stop_ids,
+            batch_size=self.options.batch_size,
+            max_new_tokens=rows.max_new_tokens,
+            token_budget=self.options.token_budget,
+            time_budget=self.options.time_budget,
+        )
+        answered = generate_answers(model, self.tokenizer, rows.questions(self.chat), limits, self.processes)
+        scores = score(answered.answers, rows.task, rows.markers, rows.style)
+        return Evaluation(
+            {"heldout_loss": loss, **scores.metrics},
+            scores.intervals,
+            sample_table(answered.answers, scores),
+            answered.seconds,
+        )
+
+    def before(self, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
+        """The same before training, where SFT_GEN_EVAL_BEFORE asks for it: a new adapter changes nothing
+        yet, so these are the scores of the stage's base."""
+        return self(model, rows) if self.options.before else NOTHING
+
+    def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int], dict[str, float]]:
+        """For the trainer: called at every evaluation with model and step, it answers with metrics and leaves
+        `gen_metrics_step{S}.json`. Only every SFT_GEN_EVAL_EVERY-th call generates.
+        """
+        calls = 0
+
+        def evaluate(model: PreTrainedModel, step: int) -> dict[str, float]:
+            nonlocal calls
+            calls += 1
+            if not rows.examples or not self.options.every or calls % self.options.every:
+                return {}
+            evaluation = self(model, rows)
+            if self.processes is None or self.processes.is_main:
+                keep_step(self.folder, step, evaluation)
+            return evaluation.metrics
+
+        return evaluate
 
 
-def evaluate_before(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    chat: ChatFormat,
-    examples: Sequence[Example],
-    settings: StageSettings,
-) -> Evaluation:
-    """The same before training, where SFT_GEN_EVAL_BEFORE asks for it: a new adapter changes nothing yet,
-    so these are the scores of the stage's base."""
-    return evaluate(model, tokenizer, chat, examples, settings) if settings.evaluation.before else NOTHING
-
-
-def as_question(chat: ChatFormat, example: Example, longest: int) -> Question:
-    """The prompt up to the last answer, cut from the left to `longest` tokens, and that answer."""
-    return Question(
-        row_id=example.row_id,
-        prompt_ids=chat.prompt_ids(example.messages[:-1])[-longest:],
-        reference=example.messages[-1].content,
-        labels={label.field: label.value for label in example.labels},
-    )
+def keep_step(folder: Path, step: int, evaluation: Evaluation) -> None:
+    """`gen_metrics_step{S}.json` of an evaluation in the middle of training."""
+    content = {"step": step, **evaluation.to_json(), "samples": evaluation.samples}
+    write_json(folder / f"gen_metrics_step{step}.json", content)

@@ -22,17 +22,28 @@ WITHOUT_EFFECT = frozenset(
         "SFT_PER_DEVICE_EVAL_BS",
         "SFT_STRICT",
         "SFT_OUT_LORA_DIR",
-        "SFT_GEN_EVAL_DATASET_ID",
-        "SFT_GEN_EVAL_SAMPLES",
-        "SFT_GEN_EVAL_SEED",
         "SFT_GEN_EVAL_BATCH_SIZE",
-        "SFT_GEN_EVAL_MAX_NEW_TOKENS",
         "SFT_GEN_EVAL_BEFORE",
+        "SFT_RETENTION_MIN",
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
         # Known by content: the base's fingerprint stands for them.
         "SFT_BASE_MODEL",
         "SFT_BASE_REVISION",
+    ]
+)
+# These choose the checkpoint when SFT_BEST_METRIC comes from generated answers; else only what is reported.
+OF_GENERATION = frozenset(
+    [
+        "SFT_GEN_EVAL_DATASET_ID",
+        "SFT_GEN_EVAL_SAMPLES",
+        "SFT_GEN_EVAL_SEED",
+        "SFT_GEN_EVAL_MAX_NEW_TOKENS",
+        "SFT_GEN_EVAL_TOKEN_BUDGET",
+        "SFT_GEN_EVAL_TIME_BUDGET",
+        "SFT_GEN_EVAL_EVERY",
+        "SFT_GEN_EVAL_TASK",
+        "SFT_GEN_EVAL_STYLE",
     ]
 )
 BASE = "base model"
@@ -86,8 +97,10 @@ def trace(settings: StageSettings, earlier: Sequence[int]) -> Chain:
 
 def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[str, str]) -> dict[str, str]:
     """What decides the result of a stage, as flat text: settings, base, parents and data."""
+    judged_by_loss = settings.training.best_metric == "eval_loss"
+    ignored = WITHOUT_EFFECT | (OF_GENERATION if judged_by_loss else frozenset())
     return {
-        **{key: value for key, value in settings.values.items() if key not in WITHOUT_EFFECT},
+        **{key: value for key, value in settings.values.items() if key not in ignored},
         BASE: chain.base_fingerprint[:16],
         **{f"stage {parent.stage}": parent.adapter_sha256[:16] for parent in chain.parents},
         **{f"data set {name}": digest[:16] for name, digest in data_fingerprints.items()},

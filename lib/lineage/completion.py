@@ -11,17 +11,19 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lib.evaluation.evaluation_set import EVALUATION_SET
+from lib.files import write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.fingerprint import file_sha256
-from lib.lineage.record import RECORD, RUNNING, StageRecord, versions, write_json
+from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions
 from lib.model.adapter import ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
-    from lib.evaluation.heldout import Evaluation
+    from lib.evaluation.stage_evaluation import StageEvaluation
     from lib.model.adapter import Census
     from lib.model.base import StageBase
     from lib.training.processes import Processes
@@ -52,8 +54,8 @@ def _begin(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    for metrics in folder.glob("gen_metrics_step*.json"):
-        metrics.unlink()
+    for left in (*folder.glob("gen_metrics_step*.json"), folder / EVALUATION_SET, folder / REPORT):
+        left.unlink(missing_ok=True)
     note = {"pid": os.getpid(), "host": socket.gethostname()}
     (folder / RUNNING).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
@@ -64,8 +66,7 @@ def make_record(
     base: StageBase,
     census: Census,
     fitted: FitResult,
-    before: Evaluation | None,
-    after: Evaluation | None,
+    evaluation: StageEvaluation,
     run_id: str,
     warnings: Sequence[str],
 ) -> StageRecord:
@@ -85,10 +86,7 @@ def make_record(
         data={"sources": [asdict(source) for source in data.sources], "ledger": data.ledger.to_json()},
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
-        evaluation={
-            when: {"metrics": scored.metrics if scored else {}, "samples": scored.samples if scored else []}
-            for when, scored in (("before", before), ("after", after))
-        },
+        evaluation=evaluation.to_json(),
         notices=[*settings.notices, *warnings, *data.notices, *census.notices],
         mlflow_run_id=run_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -96,15 +94,20 @@ def make_record(
     )
 
 
+def keep_evaluation(stage_dir: Path, record: StageRecord, evaluation: StageEvaluation) -> None:
+    """What the finished stage was asked and what it answered: `evaluation_set.json`, and the metrics file of
+    the step whose weights were kept (over the one written there while training, before rounding)."""
+    if not evaluation.own.examples:
+        return
+    evaluation.own.save(stage_dir)
+    step = record.kept_step
+    content = {"step": step, **record.evaluation, **evaluation.samples()}
+    write_json(stage_dir / f"gen_metrics_step{step}.json", content)
+
+
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:
-    """Write the metrics file, the model card and, last and atomically, `stage.json`; say what came out."""
-    samples = record.evaluation["after"].pop("samples", [])
-    before_samples = record.evaluation["before"].pop("samples", [])
-    metrics = {"step": record.training["steps"], **record.evaluation, "samples": samples}
-    if before_samples:
-        metrics["samples_before"] = before_samples
-    write_json(stage_dir / f"gen_metrics_step{record.training['steps']}.json", metrics)
-    (stage_dir / "README.md").write_text(model_card(record, stage_dir), encoding="utf-8")
+    """Write the model card and, last and atomically, `stage.json`; say what came out."""
+    write_text(stage_dir / "README.md", model_card(record, stage_dir))
     write_json(stage_dir / RECORD, asdict(record))
     for line in summary(record, stage_dir):
         print(line, flush=True)
@@ -119,9 +122,22 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
         f"in {training['seconds']:.0f} s, {speed}, peak memory {memory:.1f} GB"
     ]
     for when in ("before", "after"):
-        metrics = record.evaluation[when]["metrics"]
-        if metrics:
+        if record.evaluation[when]["metrics"]:
+            lines.append(f"  {when:<7} {_scores_line(record.evaluation[when])}")
+    for entry in record.evaluation["retention"]:
+        if entry["now"] is not None:
+            earlier = f"{entry['earlier']:.3f} then, " if entry["earlier"] is not None else ""
             lines.append(
-                f"  {when:<7} " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+                f"  on the set of stage {entry['stage']}: {entry['headline']} {earlier}{entry['now']:.3f} now"
             )
-    return [*lines, f"  adapter in {stage_dir}"]
+    return [*lines, f"  adapter in {stage_dir}, report in {stage_dir / REPORT}"]
+
+
+def _scores_line(scored: dict[str, Any]) -> str:
+    """The metrics over all rows, each with its interval; those per label are in the report."""
+    shown = []
+    for name, value in scored["metrics"].items():
+        if "/" not in name and name != "gen_samples":
+            low, high = scored["intervals"].get(name, (None, None))
+            shown.append(f"{name} {value:.3f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None else ""))
+    return "  ".join(shown)

@@ -23,6 +23,8 @@ class SurveyedStage:
     identity: Mapping[str, str]
     status: StageStatus
     stale_parents: Mapping[int, tuple[str, ...]]
+    failed_parents: Mapping[int, tuple[str, ...]]
+    """Earlier stages that failed their retention gate, and why."""
 
     @property
     def headline(self) -> str:
@@ -69,7 +71,8 @@ def survey(
         current = identity(settings, chain, local_fingerprints(settings.data))
         stale = {s.settings.stage: s.status.reasons for s in surveyed if s.status.state == "stale"}
         status = stage_status(settings, chain, current, list(stale), as_run_now=stage in chosen)
-        surveyed.append(SurveyedStage(settings, chain, current, status, stale))
+        failed = {s.settings.stage: s.status.gate for s in surveyed if s.status.gate}
+        surveyed.append(SurveyedStage(settings, chain, current, status, stale, failed))
     return surveyed
 
 
@@ -121,6 +124,7 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     settings, chain = stage.settings, stage.chain
     missing = [number for number in chain.missing if number not in runs_before]
     stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
+    failed = {number: why for number, why in stage.failed_parents.items() if number not in runs_before}
     unfinished = [p.stage for p in chain.parents if p.record is None and p.stage not in runs_before]
     problems = [*_base_problems(settings), *unwritable_problems(settings), *_running_problems(settings)]
     if settings.strict:
@@ -128,12 +132,17 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
             *_missing_problems(settings, missing),
             *_unfinished_problems(settings, unfinished),
             *_stale_problems(settings, stale),
+            *_gate_problems(settings, failed),
         ]
         return problems, []
     notices = _missing_notices(settings, missing, starts_from_base=not (chain.parents or runs_before))
     notices += [
         f"[WARNING] stage {number} is stale ({'; '.join(why)}); its adapter is used as it is"
         for number, why in stale.items()
+    ]
+    notices += [
+        f"[WARNING] stage {number} failed its retention gate: {'; '.join(why)}"
+        for number, why in failed.items()
     ]
     notices += [
         f"[WARNING] stage {number} has an adapter but no stage.json: not finished, or made elsewhere"
@@ -188,6 +197,20 @@ def _stale_problems(settings: StageSettings, stale: Mapping[int, tuple[str, ...]
             "or set SFT_STRICT=0 to train on it all the same",
         )
         for number, why in stale.items()
+    ]
+
+
+def _gate_problems(settings: StageSettings, failed: Mapping[int, tuple[str, ...]]) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file.with_name(f"stage{number}.env")),
+            key="SFT_RETENTION_MIN",
+            value="; ".join(why),
+            expected=f"stage {number} to pass its retention gate before anything is built on it",
+            remedy=f"train stage {number} again with earlier data mixed in or a lower SFT_LR, "
+            "or accept the loss by lowering its SFT_RETENTION_MIN",
+        )
+        for number, why in failed.items()
     ]
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 RECORD = "stage.json"
-SCHEMA = 1
+REPORT = "report.html"
+SCHEMA = 2
 RUNNING = "running.json"
 LIBRARIES = (
     "torch",
@@ -51,6 +50,11 @@ class StageRecord:
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights became the adapter: the best evaluated one, where that was kept."""
+        return int(self.training["kept_step"])
+
 
 def read_record(stage_dir: Path) -> StageRecord | None:
     """The record of a complete stage; None when the stage is not complete or the record is damaged."""
@@ -60,17 +64,6 @@ def read_record(stage_dir: Path) -> StageRecord | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return StageRecord(**known) if known["schema"] == SCHEMA else None
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """The file is there whole or not at all (temporary file, fsync, rename)."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def versions() -> dict[str, str]:

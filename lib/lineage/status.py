@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from lib.lineage.ancestry import Chain, running_elsewhere, stale_reasons
 from lib.lineage.fingerprint import file_sha256
+from lib.lineage.gate import gate_failures
 from lib.lineage.record import StageRecord, read_record
 from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.settings import StageSettings
 
-# Shown when present, in this order.
+# Shown when present, in this order, after the headline metric.
 SCORES = ("heldout_loss", "gen_parse_rate", "gen_end_stop_rate")
 
 
@@ -25,10 +26,13 @@ class StageStatus:
     summary: str
     scores: dict[str, float]
     folder: str
+    gate: tuple[str, ...] = ()
+    """Why a complete stage failed its retention gate; empty when it passed."""
 
     def line(self) -> str:
         scores = "  ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
-        text = "  ".join(part for part in ("; ".join(self.reasons), self.summary, scores) if part)
+        gate = "GATE FAILED: " + "; ".join(self.gate) if self.gate else ""
+        text = "  ".join(part for part in ("; ".join(self.reasons), self.summary, scores, gate) if part)
         return f"stage {self.stage}  {self.state:<11}  {text}".rstrip()
 
 
@@ -61,6 +65,7 @@ def stage_status(
         _summary(record),
         _scores(record),
         str(folder),
+        gate_failures(record, settings.evaluation.retention_min),
     )
 
 
@@ -96,4 +101,5 @@ def _summary(record: StageRecord) -> str:
 
 def _scores(record: StageRecord) -> dict[str, float]:
     after = record.evaluation["after"]["metrics"]
-    return {name: after[name] for name in SCORES if name in after}
+    names = dict.fromkeys((record.evaluation["headline"], *SCORES))
+    return {name: after[name] for name in names if name in after}

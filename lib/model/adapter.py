@@ -132,11 +132,18 @@ def _kind(name: str) -> str:
     return "dense_mlp" if ".mlp." in name else "other"
 
 
-def round_to_saved_dtype(model: PeftModel, dtype: torch.dtype) -> None:
+def round_adapter(model: PeftModel, lora: LoraSettings) -> None:
     """Round the adapter to the precision it is saved in, so that what is evaluated is what is kept."""
+    dtype = _saved_dtype(lora)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+
+
+def _saved_dtype(lora: LoraSettings) -> torch.dtype:
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[lora.adapter_dtype]
 
 
 def save_adapter(
@@ -145,16 +152,13 @@ def save_adapter(
     """Write `adapter_model.safetensors`, `adapter_config.json`, tokenizer and template into the stage's
     folder.
 
-    Tensor names and shapes are PEFT's own, so `PeftModel.from_pretrained` loads it anywhere. The
-    weights are rounded to SFT_ADAPTER_DTYPE in `model` too: what is evaluated is what is kept.
+    Tensor names and shapes are PEFT's own, so `PeftModel.from_pretrained` loads it anywhere.
     """
-    import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     folder = settings.stage_dir
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[settings.lora.adapter_dtype]
-    round_to_saved_dtype(model, dtype)
+    dtype = _saved_dtype(settings.lora)
     tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     saved = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in sorted(tensors.items())}
     temporary = folder / (ADAPTER_WEIGHTS + ".part")

@@ -59,10 +59,10 @@ def _training_contradictions(settings: StageSettings) -> Iterator[Contradiction]
         )
     if training.early_stopping_patience == 0:
         return
-    if settings.data.val_ratio == 0:
+    if settings.data.val_ratio == 0 and not settings.evaluation.dataset_id:
         yield Contradiction(
             ("SFT_EARLY_STOPPING_PATIENCE", "SFT_VAL_RATIO"),
-            "0 without validation rows, since it watches the validation loss",
+            "0 without validation rows, since there is nothing that it could watch",
             "Set SFT_VAL_RATIO above 0, for example 0.05, or SFT_EARLY_STOPPING_PATIENCE=0.",
         )
     if training.save_steps % training.eval_steps:
@@ -81,6 +81,19 @@ def _evaluation_contradictions(settings: StageSettings) -> Iterator[Contradictio
             ("SFT_GEN_EVAL_SAMPLES", "SFT_VAL_RATIO", "SFT_GEN_EVAL_DATASET_ID"),
             "0, because there are no prompts: no rows are held out and no data set is named",
             "Set SFT_VAL_RATIO above 0 or name SFT_GEN_EVAL_DATASET_ID, or set SFT_GEN_EVAL_SAMPLES=0.",
+        )
+    evaluation, metric = settings.evaluation, settings.training.best_metric
+    if metric != "eval_loss" and (evaluation.every != 1 or not evaluation.samples):
+        yield Contradiction(
+            ("SFT_BEST_METRIC", "SFT_GEN_EVAL_EVERY", "SFT_GEN_EVAL_SAMPLES"),
+            "eval_loss, because answers are not generated at every evaluation",
+            "Set SFT_GEN_EVAL_EVERY=1 and SFT_GEN_EVAL_SAMPLES above 0, or SFT_BEST_METRIC=eval_loss.",
+        )
+    if evaluation.style and evaluation.task in {"structured", "extraction"}:
+        yield Contradiction(
+            ("SFT_GEN_EVAL_STYLE", "SFT_GEN_EVAL_TASK"),
+            f"empty with SFT_GEN_EVAL_TASK={evaluation.task}, which has no style",
+            "Set SFT_GEN_EVAL_TASK=chat, or delete SFT_GEN_EVAL_STYLE.",
         )
 
 

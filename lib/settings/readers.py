@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from lib.settings.metrics import METRICS
+from lib.settings.suggestions import did_you_mean
+
 T = TypeVar("T")
 Name = TypeVar("Name", bound=str)
 
@@ -132,6 +135,31 @@ def text(allowed: str) -> Reader[str]:
     def parse(given: str) -> str:
         if not writable(given):
             raise RefusedError(Fault(f"{allowed}, without NUL bytes and in valid UTF-8"))
+        return given
+
+    return Reader(allowed, parse)
+
+
+def regular_expression(allowed: str) -> Reader[str]:
+    """The source of a pattern in Python's syntax; the empty text is no pattern."""
+
+    def parse(given: str) -> str:
+        try:
+            re.compile(text(allowed).parse(given))
+        except re.error as error:
+            raise RefusedError(Fault(f"{allowed} ({error})")) from None
+        return given
+
+    return Reader(allowed, parse)
+
+
+def metric_name(allowed: str) -> Reader[str]:
+    """A metric whose better direction is known; a label may follow after a slash (`gen_parse_rate/toml`)."""
+
+    def parse(given: str) -> str:
+        name = given.split("/")[0]
+        if name not in METRICS:
+            raise RefusedError(Fault(allowed, remedy=did_you_mean(name, METRICS)))
         return given
 
     return Reader(allowed, parse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lib.settings import StageSettings, TrainingSettings
+from lib.settings.metrics import direction
 from lib.training.launch import World
 from lib.training.zero import deepspeed_config
 
@@ -71,7 +72,7 @@ def _cadence(training: TrainingSettings, *, evaluates: bool) -> dict[str, Any]:
         # Weights can only be gone back to where they were saved.
         "load_best_model_at_end": evaluates and training.save_steps % training.eval_steps == 0,
         "metric_for_best_model": training.best_metric if evaluates else None,
-        "greater_is_better": False if evaluates else None,
+        "greater_is_better": direction(training.best_metric) == "max" if evaluates else None,
     }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Processes:
@@ -27,8 +28,12 @@ class Processes:
         self.arguments: SFTConfig = trainer_arguments(settings, world=world, dtype=dtype, evaluates=evaluates)
 
     @property
+    def rank(self) -> int:
+        return int(self.arguments.process_index)
+
+    @property
     def is_main(self) -> bool:
-        return self.arguments.process_index == 0
+        return self.rank == 0
 
     def say(self, *lines: str) -> None:
         """Print on rank 0."""
@@ -39,6 +44,13 @@ class Processes:
     def main_first(self, what: str) -> AbstractContextManager[None]:
         """Rank 0 goes through the block alone, then the others."""
         return self.arguments.main_process_first(local=False, desc=what)
+
+    def gather(self, items: list[T]) -> list[T]:
+        """The lists of all processes as one, the same on every process, in the order of ranks."""
+        from accelerate.utils import gather_object
+
+        gathered: list[T] = gather_object(items)
+        return gathered
 
     def on_main(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Run `work` on rank 0 while the others wait; its result there, None elsewhere."""

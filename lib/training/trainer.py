@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.settings import StageSettings
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lib.data.encoded import EncodedRow
     from lib.data.prepare import PreparedData
     from lib.training.processes import Processes
+    from lib.training.stage_trainer import Generation
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class FitResult:
     seconds: float
     final_eval: dict[str, float]
     best_step: int | None
+    kept_step: int
+    """The step whose weights `model` holds now."""
     best_metric: float | None
     peak_memory_bytes: int
     history: list[dict[str, float]] = field(repr=False)
@@ -40,27 +43,28 @@ class FitResult:
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        names = ("steps", "epochs", "tokens", "seconds", "best_step", "best_metric", "peak_memory_bytes")
-        return {
-            **{name: getattr(self, name) for name in names},
-            "tokens_per_second": self.tokens_per_second,
-            "final_eval": self.final_eval,
-            "history": self.history,
-        }
+        return {**asdict(self), "tokens_per_second": self.tokens_per_second}
 
 
 def fit(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     data: PreparedData,
+    validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
     *,
     callbacks: Sequence[TrainerCallback],
+    generation: Generation | None = None,
 ) -> FitResult:
     """Train the adapter of `model` in place; afterwards it holds the best evaluated weights, if any
-    evaluation took place, else the last ones."""
-    trainer = build_trainer(model, tokenizer, data, settings, processes, callbacks)
+    evaluation took place, else the last ones.
+
+    `validation` are the rows of eval_loss; `generation` is called at every evaluation.
+    """
+    trainer = build_trainer(
+        model, tokenizer, data.train, validation, settings, processes, callbacks, generation
+    )
     started = time.monotonic()
     output = trainer.train()
     seconds = time.monotonic() - started
@@ -70,8 +74,9 @@ def fit(
         epochs=round(state.epoch or 0.0, 4),
         tokens=_tokens_trained(state.log_history),
         seconds=seconds,
-        final_eval=_final_eval(trainer) if data.validation else {},
+        final_eval=_final_eval(trainer) if validation else {},
         best_step=state.best_global_step,
+        kept_step=_kept_step(trainer),
         best_metric=state.best_metric,
         peak_memory_bytes=peak_memory_bytes(),
         history=state.log_history,
@@ -81,24 +86,27 @@ def fit(
 def build_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    data: PreparedData,
+    rows: Sequence[EncodedRow],
+    validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
     callbacks: Sequence[TrainerCallback],
+    generation: Generation | None,
 ) -> SFTTrainer:
     """The trainer on rows that are tokenised and masked already; TRL prepares nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
-    from trl import SFTTrainer
 
     from lib.training.progress import ProgressCallback
+    from lib.training.stage_trainer import StageTrainer
 
     patience = settings.training.early_stopping_patience
-    stopping = [EarlyStoppingCallback(patience)] if patience and data.validation else []
-    trainer = SFTTrainer(
+    stopping = [EarlyStoppingCallback(patience)] if patience and validation else []
+    trainer = StageTrainer(
         model=model,
         args=processes.arguments,
-        train_dataset=as_dataset(data.train),
-        eval_dataset=as_dataset(data.validation) if data.validation else None,
+        train_dataset=as_dataset(rows),
+        eval_dataset=as_dataset(validation) if validation else None,
+        generation=generation,
         processing_class=tokenizer,
         callbacks=[ProgressCallback(), *callbacks, *stopping],
     )
@@ -117,11 +125,16 @@ def as_dataset(rows: Sequence[EncodedRow]) -> Dataset:
 
 def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
     """Validation metrics of the weights that are kept; evaluated once more only if they never were."""
-    state = trainer.state
-    kept_step = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
-    entries = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == kept_step]
+    kept = _kept_step(trainer)
+    entries = [e for e in trainer.state.log_history if "eval_loss" in e and e["step"] == kept]
     metrics = entries[-1] if entries else trainer.evaluate()
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+
+def _kept_step(trainer: SFTTrainer) -> int:
+    state = trainer.state
+    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    return int(best or state.global_step)
 
 
 def _tokens_trained(history: Sequence[dict[str, float]]) -> int:

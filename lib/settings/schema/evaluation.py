@@ -1,9 +1,19 @@
 """Evaluation by generation, and where runs are tracked."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lib.settings.keys import key
-from lib.settings.readers import LARGEST_SEED, flag, integer, local_or_named, text
+from lib.settings.readers import (
+    LARGEST_SEED,
+    choice,
+    flag,
+    integer,
+    local_or_named,
+    number,
+    regular_expression,
+    text,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,48 @@ class EvaluationSettings:
     )
     max_new_tokens: int = key(
         "SFT_GEN_EVAL_MAX_NEW_TOKENS", "1024", integer(minimum=1), unit="tokens", meaning="Longest answer"
+    )
+    token_budget: int = key(
+        "SFT_GEN_EVAL_TOKEN_BUDGET",
+        "0",
+        integer(minimum=0),
+        unit="tokens",
+        meaning="No further batch of prompts is begun once one evaluation has generated this many; 0: no bound",
+    )
+    time_budget: float = key(
+        "SFT_GEN_EVAL_TIME_BUDGET",
+        "0",
+        number(minimum=0),
+        unit="seconds",
+        meaning="The same by the clock; which prompts are answered then depends on the machine. 0: no bound",
+    )
+    every: int = key(
+        "SFT_GEN_EVAL_EVERY",
+        "1",
+        integer(minimum=0),
+        unit="evaluations",
+        meaning="While training, answers are generated at every so manieth evaluation (SFT_EVAL_STEPS); "
+        "0: only when the stage is done",
+    )
+    task: Literal["auto", "structured", "extraction", "chat"] = key(
+        "SFT_GEN_EVAL_TASK",
+        "auto",
+        choice("auto", "structured", "extraction", "chat"),
+        meaning="What answers are judged as; auto: by what the references and labels look like",
+    )
+    style: str = key(
+        "SFT_GEN_EVAL_STYLE",
+        "",
+        regular_expression("a regular expression"),
+        meaning="For chat: what an answer in the wanted style matches somewhere, such as `にゃ[。!]?$`",
+    )
+    retention_min: float = key(
+        "SFT_RETENTION_MIN",
+        "0",
+        number(minimum=0, maximum=1),
+        unit="share of the earlier score",
+        meaning="What must be left of every earlier stage's score on its own evaluation set after this stage; "
+        "below it the stage fails its gate. 0: no gate",
     )
     before: bool = key(
         "SFT_GEN_EVAL_BEFORE",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from lib.settings.json_values import object_file
 from lib.settings.keys import key
-from lib.settings.readers import choice, for_now, integer, number, optional, text
+from lib.settings.readers import choice, integer, metric_name, number, optional
 
 OPTIMIZERS = (
     "adamw_torch",
@@ -146,8 +146,8 @@ class TrainingSettings:
     best_metric: str = key(
         "SFT_BEST_METRIC",
         "eval_loss",
-        for_now(text("the name of a metric"), "eval_loss", "eval_loss"),
-        meaning="What early stopping and the choice of the best checkpoint look at",
+        metric_name("eval_loss, heldout_loss or a gen_* metric (docs/metrics.md)"),
+        meaning="What early stopping and the choice of the best checkpoint look at; its better direction is known",
     )
     neftune_noise_alpha: float = key(
         "SFT_NEFTUNE_NOISE_ALPHA",

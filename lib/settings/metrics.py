@@ -1,0 +1,1 @@
+METRICS: dict[str, str] = {"eval_loss": "min"}
