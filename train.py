@@ -91,9 +91,8 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     validation = data.validation or own.encoded(chat)
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
-    processes.say(
-        stage.headline, world.line(), compute.line(), *settings.notices, *warnings, *data.notices, *remarks
-    )
+    notices = [*warnings, *remarks]
+    processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
         base = obtain_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
@@ -113,7 +112,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         round_adapter(model, settings.lora)
         processes.on_main(save_adapter, model, tokenizer, settings, base)
         scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
-        record = make_record(stage, data, base, census, fitted, scores, tracker.run_id, [*warnings, *remarks])
+        record = make_record(stage, data, base, census, fitted, scores, tracker.run_id, notices)
         processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
         processes.on_main(tracker.results, record)
         processes.on_main(finish_stage, settings.stage_dir, record)

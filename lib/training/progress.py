@@ -20,6 +20,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lib.training.durations import readable_duration
 
 
+# Shown beside the validation loss where they are measured.
+SCORES = (
+    "gen_parse_rate",
+    "gen_leaf_f1",
+    "gen_all_fields_exact_match_rate",
+    "gen_style_rate",
+    "gen_chrf",
+)
+
+
 class ProgressCallback(TrainerCallback):
     """Shows step, loss, learning rate and speed. Only rank 0 shows anything."""
 
@@ -77,7 +87,8 @@ class ProgressCallback(TrainerCallback):
     def _line(self, state: TrainerState, logs: dict[str, float]) -> str:
         step = "" if self.bar else f"  step {state.global_step:>5}/{state.max_steps}  "
         if "eval_loss" in logs:
-            return f"{step}eval_loss {logs['eval_loss']:.4f}"
+            scores = "".join(f"  {name} {logs[name]:.3f}" for name in SCORES if name in logs)
+            return f"{step}eval_loss {logs['eval_loss']:.4f}{scores}"
         if "loss" not in logs:
             return ""
         elapsed = time.monotonic() - self.started

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def untouched_random_state() -> Iterator[None]:
-    """Whatever the block draws, afterwards Python, numpy and torch (CPU and GPUs) draw as if it had not been."""
+    """Whatever the block draws, afterwards Python, numpy and torch (GPUs too) draw as if it had not."""
     import numpy
     import torch
 

@@ -50,7 +50,7 @@ class EvaluationSettings:
         "0",
         integer(minimum=0),
         unit="tokens",
-        meaning="No further batch of prompts is begun once one evaluation has generated this many; 0: no bound",
+        meaning="No further prompts are begun once one evaluation has generated this many; 0: no bound",
     )
     time_budget: float = key(
         "SFT_GEN_EVAL_TIME_BUDGET",
@@ -84,8 +84,8 @@ class EvaluationSettings:
         "0",
         number(minimum=0, maximum=1),
         unit="share of the earlier score",
-        meaning="What must be left of every earlier stage's score on its own evaluation set after this stage; "
-        "below it the stage fails its gate. 0: no gate",
+        meaning="What must be left of each earlier stage's score on its own evaluation set; "
+        "below it this stage fails its gate. 0: no gate",
     )
     before: bool = key(
         "SFT_GEN_EVAL_BEFORE",

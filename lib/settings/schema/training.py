@@ -147,7 +147,7 @@ class TrainingSettings:
         "SFT_BEST_METRIC",
         "eval_loss",
         metric_name("eval_loss, heldout_loss or a gen_* metric (docs/metrics.md)"),
-        meaning="What early stopping and the choice of the best checkpoint look at; its better direction is known",
+        meaning="What early stopping and the choice of the best checkpoint look at",
     )
     neftune_noise_alpha: float = key(
         "SFT_NEFTUNE_NOISE_ALPHA",
