@@ -18,7 +18,7 @@ from lib.commands.arguments import parse, worker_command
 from lib.commands.show import show_plans, show_status
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
-from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage
+from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage, stage_files
 from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one
 from lib.lineage.gate import earlier_stages, failed_gate
 from lib.settings import InputError
@@ -114,7 +114,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
         record = make_record(stage, data, base, census, fitted, scores, tracker.run_id, notices)
         processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
-        processes.on_main(tracker.results, record)
+        processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))
         processes.on_main(finish_stage, settings.stage_dir, record)
 
 

@@ -105,6 +105,11 @@ def keep_evaluation(stage_dir: Path, record: StageRecord, evaluation: StageEvalu
     write_json(stage_dir / f"gen_metrics_step{step}.json", content)
 
 
+def stage_files(stage_dir: Path) -> list[Path]:
+    """What people look at: metrics files and the report."""
+    return [*sorted(stage_dir.glob("gen_metrics_step*.json")), *stage_dir.glob(REPORT)]
+
+
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:
     """Write the model card and, last and atomically, `stage.json`; say what came out."""
     write_text(stage_dir / "README.md", model_card(record, stage_dir))

@@ -1,4 +1,4 @@
-"""Folds an attached adapter into the base weights for a while: a model that generates at the speed of its base.
+"""Folds an attached adapter into the base weights for a while, to generate at the speed of the base.
 
 Unmerged, PEFT builds W + BA of every expert at every generated token.
 """

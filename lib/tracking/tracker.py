@@ -6,6 +6,7 @@ environment cannot leak; the tracking address is left out because it may carry a
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,9 @@ class Tracker(Protocol):
     def data(self, ledger: Mapping[str, Any], sources: Sequence[tuple[str, str, str]]) -> None: ...
     def tags(self, tags: Mapping[str, str]) -> None: ...
     def metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
-    def results(self, record: StageRecord) -> None: ...
+    def results(
+        self, record: StageRecord, samples: Sequence[Mapping[str, Any]], files: Sequence[Path]
+    ) -> None: ...
     def finish(self, status: str) -> None: ...
 
 
@@ -55,7 +58,9 @@ class NoTracker:
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         pass
 
-    def results(self, record: StageRecord) -> None:
+    def results(
+        self, record: StageRecord, samples: Sequence[Mapping[str, Any]], files: Sequence[Path]
+    ) -> None:
         pass
 
     def finish(self, status: str) -> None:
@@ -95,13 +100,24 @@ class MlflowTracker:
         numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
         self._quietly(lambda: mlflow.log_metrics(numbers, step=step, run_id=self.run_id))
 
-    def results(self, record: StageRecord) -> None:
-        """The scores before (step 0) and after, and the whole record."""
+    def results(
+        self, record: StageRecord, samples: Sequence[Mapping[str, Any]], files: Sequence[Path]
+    ) -> None:
+        """The scores before (step 0) and after, what earlier stages kept, the answers as a table, the whole
+        record, and the files that are there."""
         import mlflow
 
-        for when, step in (("before", 0), ("after", record.training["steps"])):
+        steps = record.training["steps"]
+        for when, step in (("before", 0), ("after", steps)):
             self.metrics(record.evaluation[when]["metrics"], step)
+        for entry in record.evaluation["retention"]:
+            if entry["now"] is not None:
+                self.metrics({f"retention/stage{entry['stage']}/{entry['headline']}": entry["now"]}, steps)
+        if samples:
+            self._quietly(lambda: mlflow.log_table(sample_columns(samples), "samples.json"))
         self._quietly(lambda: mlflow.log_dict(asdict(record), RECORD))
+        for path in files:
+            self._quietly(lambda path=path: mlflow.log_artifact(str(path)))  # type: ignore[misc]
 
     def finish(self, status: str) -> None:
         import mlflow
@@ -158,6 +174,17 @@ def track(stage: SurveyedStage, data: PreparedData, *, is_main: bool) -> Iterato
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
+
+
+def sample_columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The answers as MLflow's table: one column a field, the verdict as JSON."""
+    return {
+        name: [
+            value if isinstance(value := sample[name], str) else json.dumps(value, ensure_ascii=False)
+            for sample in samples
+        ]
+        for name in ("row", "prompt", "reference", "answer", "labels", "verdict")
+    }
 
 
 def lineage_tags(stage: SurveyedStage) -> dict[str, str]:

@@ -19,7 +19,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lib.training.durations import readable_duration
 
-
 # Shown beside the validation loss where they are measured.
 SCORES = (
     "gen_parse_rate",
