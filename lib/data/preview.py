@@ -1,9 +1,10 @@
 """Rows token by token with their mask, for a person to check what is learned."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
@@ -25,6 +26,50 @@ class TokenView:
     tokens: int
 
 
+@dataclass(frozen=True)
+class MaskedRow:
+    """A row as it is learned: plain data, for a terminal or a page to show."""
+
+    row_id: str
+    source: str
+    tokens: int
+    """After truncation."""
+    learned: int
+    status: str
+    views: tuple[TokenView, ...]
+
+    def line(self) -> str:
+        return f"{self.row_id}, {self.tokens} tokens, {self.learned} learned, {self.status}"
+
+
+def masked_row(chat: ChatFormat, example: Example, rules: EncodingRules) -> MaskedRow:
+    """Raises InputError when the chat template refuses the row."""
+    row = chat.encode([example], rules).rows[0]
+    views = tuple(token_views(chat, example, rules))
+    return MaskedRow(row.row_id, row.source, len(row.input_ids), row.supervised_tokens, row.status, views)
+
+
+def masked_rows(
+    chat: ChatFormat, examples: Sequence[Example], rules: EncodingRules, *, limit: int
+) -> tuple[MaskedRow, ...]:
+    """The first `limit` distinct rows, the sources taking turns, without those that the template refuses."""
+    usable = (
+        example
+        for example in _sources_in_turn(examples)
+        if chat.encode([example], rules).rows[0].status != "unrenderable"
+    )
+    return tuple(masked_row(chat, example, rules) for example in islice(usable, limit))
+
+
+def _sources_in_turn(examples: Sequence[Example]) -> list[Example]:
+    taken: Counter[str] = Counter()
+    turns: list[tuple[int, Example]] = []
+    for example in {example.row_id: example for example in examples}.values():
+        turns.append((taken[example.source], example))
+        taken[example.source] += 1
+    return [example for _, example in sorted(turns, key=lambda turn: turn[0])]
+
+
 def preview_rows(chat: ChatFormat, examples: Sequence[Example], rules: EncodingRules, *, color: bool) -> str:
     """The rows as text for a terminal.
 
@@ -36,13 +81,9 @@ def preview_rows(chat: ChatFormat, examples: Sequence[Example], rules: EncodingR
     )
     parts = [f"{legend}; {_BORDER} between tokens, ↵ line end, ⇥ tab"]
     for number, example in enumerate(examples, start=1):
-        row = chat.encode([example], rules).rows[0]
-        header = (
-            f"row {number}: {example.row_id}, {len(row.input_ids)} tokens, "
-            f"{row.supervised_tokens} learned, {row.status}"
-        )
-        views = token_views(chat, example, rules)
-        parts.append(f"{header}\n{_colored(views) if color else _marked(views)}")
+        row = masked_row(chat, example, rules)
+        text = _colored(row.views) if color else _marked(row.views)
+        parts.append(f"row {number}: {row.line()}\n{text}")
     return "\n\n".join(parts)
 
 

@@ -15,9 +15,9 @@ from lib.settings import list_stages, load_stage
 
 ROOT = Path(__file__).parents[2]
 # Each folder imports those to its left.
-ORDER = ("settings", "data", "model", "training", "evaluation", "lineage", "tracking", "commands")
+ORDER = ("settings", "data", "model", "training", "evaluation", "lineage", "report", "tracking", "commands")
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}
-LIGHT_FOLDERS = ("settings", "data", "lineage", "commands")
+LIGHT_FOLDERS = ("settings", "data", "lineage", "report", "commands")
 JUNK_DRAWERS = ("utils", "common", "helpers", "manager", "util", "helper", "misc")
 ENTRIES = [path for path in (ROOT / name for name in ("train.py", "infer.py", "export.py")) if path.exists()]
 LIBRARY = sorted((ROOT / "lib").rglob("*.py"))

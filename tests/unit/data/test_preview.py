@@ -1,8 +1,9 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 from lib.data.chat import ChatFormat
 from lib.data.masks import EncodingRules
-from lib.data.preview import preview_rows, token_views
+from lib.data.preview import masked_rows, preview_rows, token_views
 from lib.data.rows import Example
 
 Rules = Callable[..., EncodingRules]
@@ -54,3 +55,19 @@ def test_what_truncation_took_is_marked(chat: ChatFormat, conversation: Conversa
     assert views[0].cut
     assert views[-1].cut  # the line end behind the last end-of-turn token
     assert "".join(view.text for view in kept if view.learned) == "x<|im_end|>"
+
+
+def test_masked_rows_are_distinct_and_the_sources_take_turns(
+    chat: ChatFormat, conversation: Conversation, rules: Rules
+) -> None:
+    first, second = (conversation("u: q", f"a: {n}") for n in "12")
+    examples = [
+        replace(first, source="a", index=1),
+        replace(first, source="a", index=1),
+        replace(second, source="a", index=2),
+        replace(first, source="b", index=1),
+    ]
+    shown = masked_rows(chat, examples, rules(), limit=2)
+    assert [row.row_id for row in shown] == ["a#1", "b#1"]
+    assert "".join(view.text for view in shown[0].views if view.learned) == "1<|im_end|>"
+    assert shown[0].line() == f"a#1, {shown[0].tokens} tokens, {shown[0].learned} learned, ok"
