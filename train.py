@@ -7,6 +7,7 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
     python train.py --stage all            train every stage of stages/ that is not up to date
     python train.py --stage 2 --plan       say what stage 2 would do
     python train.py --status               say where every stage stands
+    python train.py --stage 0 --evaluate-only    score the untouched base on every stage's evaluation set
     SFT_LR=1e-5 python train.py --stage 3 --set SFT_EPOCHS=2 --nproc 2
 """
 
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from lib.commands.arguments import parse, worker_command
+from lib.commands.evaluate import evaluate_only
 from lib.commands.show import show_plans, show_status
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
@@ -30,9 +32,12 @@ def main() -> int:
     try:
         if options.status:
             return show_status(options)
-        world, chosen = plan_world(options.nproc), choose_stages(options.stage, options.stages_dir)
+        world = plan_world(options.nproc)
+        chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
         if options.plan:
             return show_plans(options, chosen, world)
+        if options.evaluate_only:
+            return evaluate_only(options, chosen, world)
         return train(options, chosen, world)
     except InputError as error:
         print(error, file=sys.stderr)
@@ -75,6 +80,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     from lib.model.base import choose_compute, load_base, load_tokenizer
     from lib.model.merge import obtain_base
     from lib.model.targets import find_targets
+    from lib.report.stage_report import write_stage_report
     from lib.tracking.callback import TrackingCallback
     from lib.tracking.tracker import track
     from lib.training.processes import Processes
@@ -87,7 +93,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
     data = prepare_rows(settings, chat)
-    own, remarks = evaluation_set(settings, prepare_heldout(settings, data), chat)
+    own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     validation = data.validation or own.encoded(chat)
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
@@ -114,6 +120,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
         record = make_record(stage, data, base, census, fitted, scores, tracker.run_id, notices)
         processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
+        processes.on_main(write_stage_report, stage, record, scores, data.mixture, chat)
         processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))
         processes.on_main(finish_stage, settings.stage_dir, record)
 

@@ -36,6 +36,11 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         help="processes on this machine (default: one per visible GPU, else 1)",
     )
     add("--force", action="store_true", help="run stages again that are complete and up to date")
+    add(
+        "--evaluate-only",
+        action="store_true",
+        help="score finished stages again, without training; stage 0 is the untouched base",
+    )
     add("--plan", action="store_true", help="print what would run, and stop; loads no torch")
     add(
         "--show-mask",
@@ -49,6 +54,8 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
     options = parser.parse_args(arguments)
     if not (options.status or options.stage):
         parser.error("say which stage: --stage N, --stage 1-3 or --stage all (or ask for --status)")
+    if options.evaluate_only and (options.plan or options.force):
+        parser.error("--evaluate-only goes with neither --plan nor --force")
     if options.show_mask and not options.plan:
         parser.error("--show-mask belongs to --plan")
     if options.json and not (options.plan or options.status):
@@ -60,4 +67,5 @@ def worker_command(options: argparse.Namespace, stage: int) -> list[str]:
     """The command of one worker process: this stage alone, whatever its state."""
     script = str(Path(sys.argv[0]).resolve())
     overrides = [text for override in options.set for text in ("--set", override)]
-    return [script, "--stage", str(stage), "--stages-dir", str(options.stages_dir), *overrides, "--force"]
+    how = "--evaluate-only" if options.evaluate_only else "--force"
+    return [script, "--stage", str(stage), "--stages-dir", str(options.stages_dir), *overrides, how]

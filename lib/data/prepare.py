@@ -121,11 +121,19 @@ def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example
     return tuple(rows.examples), notices
 
 
-def prepare_heldout(settings: StageSettings, data: PreparedData) -> tuple[Example, ...]:
+def load_mixture(settings: StageSettings) -> Mixture:
+    """The conversations that the stage trains and validates on, without encoding them."""
+    mixture = _mix(settings, allow_download=True).mixture
+    if mixture is None:
+        raise AssertionError("with downloads allowed every data set is loaded or an error")
+    return mixture
+
+
+def prepare_heldout(settings: StageSettings, mixture: Mixture) -> tuple[Example, ...]:
     """The rows that answers are scored on: SFT_GEN_EVAL_DATASET_ID, else the validation rows."""
     name = settings.evaluation.dataset_id
     if not name:
-        return data.mixture.validation
+        return mixture.validation
     examples, _ = load_examples(name, "train", strict=settings.strict)
     return examples
 

@@ -84,7 +84,7 @@ def _answer_share(
     limits: GenerationLimits,
     world: int,
 ) -> list[tuple[int, Answer]]:
-    """(position, answer) of the questions at `share`, which come sorted by length so that a batch pads little.
+    """(position, answer) of the questions at `share`, sorted by length so that a batch pads little.
 
     Under a budget the batches are taken in shuffled order: what is answered must not be the longest alone.
     """

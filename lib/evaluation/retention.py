@@ -61,8 +61,12 @@ def interval_of(evaluation: Mapping[str, Any], when: str, metric: str) -> Interv
     return _interval(((evaluation.get(when) or {}).get("intervals") or {}).get(metric))
 
 
-def retention_matrix(records: Sequence[Mapping[str, Any]]) -> Matrix:
+def retention_matrix(
+    records: Sequence[Mapping[str, Any]], base_scores: Sequence[Mapping[str, Any]] = ()
+) -> Matrix:
     """The matrix of a curriculum, from its stage records in ascending order.
+
+    `base_scores` are the untouched base's, one entry an evaluation set, where it was scored by itself.
 
     Stage k fills three places: the row above its own from "before" (what it was trained on, scored on its
     own set), its own row and column from "after", and the columns of earlier stages from "retention".
@@ -71,8 +75,11 @@ def retention_matrix(records: Sequence[Mapping[str, Any]]) -> Matrix:
     metrics = tuple(headline_metric(record["evaluation"]) for record in records)
     values: list[list[float | None]] = [[None] * len(stages) for _ in range(len(stages) + 1)]
     intervals: list[list[Interval | None]] = [[None] * len(stages) for _ in range(len(stages) + 1)]
-    for position, record in enumerate(records):
-        for cell in _cells(record["evaluation"], position, stages, metrics):
+    measured = [
+        _cells(record["evaluation"], position, stages, metrics) for position, record in enumerate(records)
+    ]
+    for cells in (_base_cells(base_scores, stages, metrics), *measured):
+        for cell in cells:
             values[cell.row][cell.column] = cell.value
             intervals[cell.row][cell.column] = cell.interval
     return Matrix(
@@ -96,6 +103,15 @@ def _cells(
         if entry["stage"] in stages[:position]:
             column = stages.index(entry["stage"])
             yield _retained(entry, position + 1, column, metrics[column])
+
+
+def _base_cells(
+    entries: Sequence[Mapping[str, Any]], stages: Sequence[int], metrics: Sequence[str]
+) -> Iterator[_Cell]:
+    for entry in entries:
+        if entry["stage"] in stages:
+            column = stages.index(entry["stage"])
+            yield _retained(entry, 0, column, metrics[column])
 
 
 def _retained(entry: Mapping[str, Any], row: int, column: int, metric: str) -> _Cell:

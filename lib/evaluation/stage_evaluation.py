@@ -1,4 +1,4 @@
-"""Everything that is scored at the end of a stage: its own evaluation set, and those of the stages before it."""
+"""What is scored at the end of a stage: its own evaluation set, and those of the stages before it."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
     ]
     for when in ("before", "after"):
         if record.evaluation[when]["metrics"]:
-            lines.append(f"  {when:<7} {_scores_line(record.evaluation[when])}")
+            lines.append(f"  {when:<7} {scores_line(record.evaluation[when])}")
     for entry in record.evaluation["retention"]:
         if entry["now"] is not None:
             earlier = f"{entry['earlier']:.3f} then, " if entry["earlier"] is not None else ""
@@ -138,7 +138,7 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
     return [*lines, f"  adapter in {stage_dir}, report in {stage_dir / REPORT}"]
 
 
-def _scores_line(scored: dict[str, Any]) -> str:
+def scores_line(scored: dict[str, Any]) -> str:
     """The metrics over all rows, each with its interval; those per label are in the report."""
     shown = []
     for name, value in scored["metrics"].items():

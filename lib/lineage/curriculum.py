@@ -31,11 +31,16 @@ class SurveyedStage:
         return f"\nstage {self.settings.stage}  {self.settings.env_file} -> {self.settings.stage_dir}"
 
 
-def choose_stages(text: str, stages_dir: Path) -> tuple[int, ...]:
-    """Stage numbers of `--stage`: `2`, `1-3` or `all`. Raises InputError for anything else."""
+def choose_stages(text: str, stages_dir: Path, *, base_too: bool = False) -> tuple[int, ...]:
+    """Stage numbers of `--stage`: `2`, `1-3` or `all`, and with `base_too` `0`, the untouched base.
+
+    Raises InputError for anything else.
+    """
     existing = list_stages(stages_dir)
     if text == "all" and existing:
         return existing
+    if text == "0" and base_too:
+        return (0,)
     match = re.fullmatch(r"([1-9]\d*)(?:-([1-9]\d*))?", text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if text != "all" and first > last:

@@ -19,7 +19,8 @@ def gate_failures(record: StageRecord, minimum: float) -> tuple[str, ...]:
     if not minimum:
         return ()
     return tuple(
-        f"stage {entry['stage']}'s {entry['headline']} fell from {entry['earlier']:.3f} to {entry['now']:.3f}: "
+        f"stage {entry['stage']}'s {entry['headline']} fell from {entry['earlier']:.3f} "
+        f"to {entry['now']:.3f}: "
         f"{entry['now'] / entry['earlier']:.0%} is left, SFT_RETENTION_MIN={minimum:g} asks for {minimum:.0%}"
         for entry in record.evaluation.get("retention", ())
         if entry["earlier"] and entry["now"] is not None and entry["now"] < minimum * entry["earlier"]

@@ -169,6 +169,13 @@ def save_adapter(
     tokenizer.save_pretrained(folder)
 
 
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """`model` with the saved adapter on it, frozen, in fp32 as it was trained."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
+
+
 def _save_config(model: PeftModel, folder: Path, base: str) -> None:
     """adapter_config.json with sorted sets: PEFT's own order changes from run to run."""
     config = model.peft_config[ADAPTER].to_dict()

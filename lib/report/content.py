@@ -66,6 +66,7 @@ def report_content(
     ancestors: Sequence[Mapping[str, Any]],
     samples: Sequence[Mapping[str, Any]],
     masked_rows: Sequence[MaskedRow],
+    base_scores: Sequence[Mapping[str, Any]] = (),
 ) -> ReportContent:
     """What the report of a stage shows.
 
@@ -87,7 +88,7 @@ def report_content(
         best_step=training.get("best_step"),
         headline=headline_metric(evaluation),
         scores=scored,
-        matrix=retention_matrix([*ancestors, record]),
+        matrix=retention_matrix([*ancestors, record], base_scores),
         retained=kept,
         samples=sample_views(samples),
         samples_in_file=len(samples),

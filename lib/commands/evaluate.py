@@ -1,0 +1,130 @@
+"""`--evaluate-only`: score finished stages, or the untouched base as stage 0, without training."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lib.commands.arguments import worker_command
+from lib.data.chat import chat_of
+from lib.data.prepare import load_mixture, prepare_heldout
+from lib.lineage.base_scores import keep_base_scores
+from lib.lineage.completion import finish_stage, keep_evaluation, scores_line
+from lib.lineage.curriculum import SurveyedStage, survey, survey_one
+from lib.lineage.gate import earlier_stages
+from lib.lineage.record import StageRecord, read_record
+from lib.settings import InputError, list_stages
+from lib.training.launch import World, is_worker, prepare_environment, run_workers
+
+
+def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
+    """Evaluate the chosen stages in turn. Raises InputError for one that is not complete."""
+    prepare_environment(world)
+    for number in chosen:
+        if world.zero2 and not is_worker():
+            code = run_workers(world, worker_command(options, number))
+            if code:
+                return code
+        elif number == 0:
+            evaluate_base(survey(options.stages_dir, list_stages(options.stages_dir)), world)
+        else:
+            evaluate_finished(
+                survey_one(options.stages_dir, number, chosen=[number], overrides=options.set), world
+            )
+    return 0
+
+
+def evaluate_finished(stage: SurveyedStage, world: World) -> None:
+    """Score a complete stage again, on its own set and on earlier ones, and renew what is kept of it."""
+    from lib.evaluation.evaluation_set import evaluation_set
+    from lib.evaluation.heldout import NOTHING, Evaluator
+    from lib.evaluation.stage_evaluation import evaluate_stage
+    from lib.model.adapter import load_adapter
+    from lib.model.base import choose_compute, load_base, load_tokenizer
+    from lib.model.merge import obtain_base
+    from lib.report.stage_report import write_stage_report
+    from lib.training.processes import Processes
+    from lib.training.quiet import quiet_libraries
+
+    quiet_libraries()
+    settings, record = stage.settings, _finished(stage)
+    compute = choose_compute(settings.model)
+    tokenizer = load_tokenizer(settings.model)
+    chat = chat_of(tokenizer, settings.data.chat_template)
+    mixture = load_mixture(settings)
+    own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
+    processes = Processes(settings, world, compute.dtype, evaluates=False)
+    processes.say(stage.headline, world.line(), compute.line(), *notices)
+    with processes.main_first("merging the earlier stages"):
+        base = obtain_base(
+            settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
+        )
+    model = load_base(base, compute, on_gpu=world.gpus > 0)
+    evaluator = Evaluator(tokenizer, chat, settings, processes)
+    before = evaluator.before(model, own)
+    model = load_adapter(model, settings.stage_dir)
+    scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
+    evaluation = scores.to_json()
+    if before is NOTHING:
+        evaluation["before"] = record.evaluation["before"]
+    record = replace(record, evaluation=evaluation)
+    processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
+    processes.on_main(write_stage_report, stage, record, scores, mixture, chat)
+    processes.on_main(finish_stage, settings.stage_dir, record)
+
+
+def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
+    """Score the untouched base on the evaluation set of every stage: where the curriculum began."""
+    from lib.evaluation.evaluation_set import evaluation_set
+    from lib.evaluation.heldout import Evaluator
+    from lib.evaluation.stage_evaluation import Retained
+    from lib.model.base import choose_compute, load_base, load_tokenizer
+    from lib.model.merge import obtain_base
+    from lib.training.processes import Processes
+    from lib.training.quiet import quiet_libraries
+
+    quiet_libraries()
+    first = stages[0].settings
+    compute = choose_compute(first.model)
+    tokenizer = load_tokenizer(first.model)
+    processes = Processes(first, world, compute.dtype, evaluates=False)
+    processes.say(f"\nstage 0  the untouched base {first.model.base_model}", world.line(), compute.line())
+    base = obtain_base(first.model, [], first.merged_base_dir, key="")
+    model = load_base(base, compute, on_gpu=world.gpus > 0)
+    scored = []
+    for settings in (stage.settings for stage in stages):
+        chat = chat_of(tokenizer, settings.data.chat_template)
+        rows, notices = evaluation_set(settings, prepare_heldout(settings, load_mixture(settings)), chat)
+        evaluation = Evaluator(tokenizer, chat, settings, processes)(model, rows)
+        scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))
+        processes.say(
+            *notices, f"  on the set of stage {settings.stage}: {scores_line(evaluation.to_json())}"
+        )
+    processes.on_main(keep_base_scores, first.output, stages[0].chain.base_fingerprint, scored)
+
+
+def _finished(stage: SurveyedStage) -> StageRecord:
+    """The record of a stage that can be scored on the base that it was trained on.
+
+    Raises InputError when it is not complete, or when what lies under it has changed since.
+    """
+    record = read_record(stage.settings.stage_dir)
+    number = stage.settings.stage
+    if record is None:
+        raise InputError.of(
+            where=str(stage.settings.stage_dir),
+            key=f"stage {number}",
+            value=stage.status.state,
+            expected="a complete stage to evaluate",
+            remedy=f"run python train.py --stage {number} first",
+        )
+    if record.base["key"] != stage.chain.key:
+        raise InputError.of(
+            where=str(stage.settings.stage_dir),
+            key=f"stage {number}",
+            value="; ".join(stage.status.reasons) or "stale",
+            expected="the base and the earlier stages that it was trained on",
+            remedy=f"put them back, or train it again: python train.py --stage {number}",
+        )
+    return record
