@@ -40,6 +40,8 @@ SETS = (
     DataSet("toml_csv", 700, {"toml": 50, "csv": 50}, 0.1, TRAINING),
     DataSet("hard_cases", 500, dict.fromkeys(FORMATS, 20), 1.0, TRAINING),
     DataSet("heldout", 200, dict.fromkeys(FORMATS, 20), 0.25, HELD_OUT),
+    DataSet("heldout_toml_csv", 100, {"toml": 50, "csv": 50}, 0.1, HELD_OUT),
+    DataSet("heldout_hard", 100, dict.fromkeys(FORMATS, 20), 1.0, HELD_OUT),
 )
 
 
