@@ -26,13 +26,20 @@ class StageStatus:
     summary: str
     scores: dict[str, float]
     folder: str
+    kept: dict[int, float] | None = None
+    """What is left of each earlier stage's score on its own evaluation set, as a share."""
     gate: tuple[str, ...] = ()
     """Why a complete stage failed its retention gate; empty when it passed."""
 
     def line(self) -> str:
         scores = "  ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
+        kept = ", ".join(f"{share:.0%} of stage {stage}" for stage, share in (self.kept or {}).items())
         gate = "GATE FAILED: " + "; ".join(self.gate) if self.gate else ""
-        text = "  ".join(part for part in ("; ".join(self.reasons), self.summary, scores, gate) if part)
+        text = "  ".join(
+            part
+            for part in ("; ".join(self.reasons), self.summary, scores, kept and f"keeps {kept}", gate)
+            if part
+        )
         return f"stage {self.stage}  {self.state:<11}  {text}".rstrip()
 
 
@@ -65,6 +72,7 @@ def stage_status(
         _summary(record),
         _scores(record),
         str(folder),
+        _kept(record),
         gate_failures(record, settings.evaluation.retention_min),
     )
 
@@ -97,6 +105,14 @@ def _summary(record: StageRecord) -> str:
     training = record.training
     loss = training.get("final_eval", {}).get("eval_loss")
     return f"{training['steps']} steps" + (f"  eval_loss {loss:.3f}" if loss is not None else "")
+
+
+def _kept(record: StageRecord) -> dict[int, float]:
+    return {
+        entry["stage"]: entry["now"] / entry["earlier"]
+        for entry in record.evaluation["retention"]
+        if entry["earlier"] and entry["now"] is not None
+    }
 
 
 def _scores(record: StageRecord) -> dict[str, float]:
