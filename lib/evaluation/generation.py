@@ -9,30 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from lib.evaluation.answers import Answer, Question
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A held-out row: the prompt as tokens, the reference answer, and the labels to group by."""
-
-    row_id: str
-    prompt_ids: list[int]
-    reference: str
-    labels: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said. `stopped` is false when it ran into the token limit."""
-
-    question: Question
-    text: str
-    tokens: int
-    stopped: bool
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lib.evaluation.generation import Question, choose, generate_answers, token_loss
-from lib.evaluation.scores import sample_table, score
+from lib.evaluation.answers import Question
+from lib.evaluation.generation import choose, generate_answers, token_loss
+from lib.evaluation.scores import guess_task, sample_table, score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,7 +27,8 @@ class Evaluation:
     seconds: float
 
     def line(self) -> str:
-        shown = [f"{name} {value:.3f}" for name, value in self.metrics.items() if name != "gen_samples"]
+        whole = {name: value for name, value in self.metrics.items() if "/" not in name}
+        shown = [f"{name} {value:.3f}" for name, value in whole.items() if name != "gen_samples"]
         return "  ".join(shown) if shown else "nothing to evaluate"
 
 
@@ -52,17 +54,18 @@ def evaluate(
     rules = replace(EncodingRules.of(settings.data), mask_cot=False)
     encoded = chat.encode(chosen, rules).rows
     loss = token_loss(model, [(row.input_ids, row.targets()) for row in encoded if row.usable])
+    questions = [as_question(chat, example, settings.data.max_seq_len) for example in chosen]
     answers = generate_answers(
         model,
         tokenizer,
-        [as_question(chat, example, settings.data.max_seq_len) for example in chosen],
+        questions,
         end_token_ids=chat.stop_ids,
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
     )
-    markers = settings.data.output_markers
-    metrics = {"heldout_loss": loss, **score(answers.answers, markers)}
-    return Evaluation(metrics, sample_table(answers.answers, markers), answers.seconds)
+    scores = score(answers.answers, guess_task(questions), settings.data.output_markers)
+    metrics = {"heldout_loss": loss, **scores.metrics}
+    return Evaluation(metrics, sample_table(answers.answers, scores), answers.seconds)
 
 
 def evaluate_before(
@@ -84,4 +87,5 @@ def as_question(chat: ChatFormat, example: Example, longest: int) -> Question:
         prompt_ids=chat.prompt_ids(example.messages[:-1])[-longest:],
         reference=example.messages[-1].content,
         labels={label.field: label.value for label in example.labels},
+        prompt=chat.render(example.messages[:-1], True),
     )
