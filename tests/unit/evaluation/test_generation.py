@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lib.evaluation.generation import Question, choose, generate_answers, token_loss
+from lib.evaluation.answers import Question
+from lib.evaluation.generation import choose, generate_answers, token_loss
 
 NEVER = (999,)  # beyond the vocabulary: no answer ends before the limit
 
