@@ -1,5 +1,5 @@
-"""Generated tokens per second: ours against plain `generate` on the PEFT model, one prompt at a time and in the
-same batch.
+"""Generated tokens per second: ours against plain `generate` on the PEFT model, one prompt at a time and with
+the same batch.
 
     python -m bench.generation
 

@@ -10,7 +10,7 @@ from lib.commands.arguments import worker_command
 from lib.data.chat import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
-from lib.lineage.completion import finish_stage, keep_evaluation, scores_line
+from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
 from lib.lineage.curriculum import SurveyedStage, survey, survey_one
 from lib.lineage.gate import earlier_stages
 from lib.lineage.record import StageRecord, read_record
@@ -98,9 +98,8 @@ def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
         rows, notices = evaluation_set(settings, prepare_heldout(settings, load_mixture(settings)), chat)
         evaluation = Evaluator(tokenizer, chat, settings, processes)(model, rows)
         scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))
-        processes.say(
-            *notices, f"  on the set of stage {settings.stage}: {scores_line(evaluation.to_json())}"
-        )
+        table = scores_table({"after": evaluation.to_json()})
+        processes.say(*notices, f"  on the evaluation set of stage {settings.stage}:", *table)
     processes.on_main(keep_base_scores, first.output, stages[0].chain.base_fingerprint, scored)
 
 

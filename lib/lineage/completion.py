@@ -126,9 +126,7 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
         f"  trained {training['steps']} steps on {training['tokens']:,} tokens "
         f"in {training['seconds']:.0f} s, {speed}, peak memory {memory:.1f} GB"
     ]
-    for when in ("before", "after"):
-        if record.evaluation[when]["metrics"]:
-            lines.append(f"  {when:<7} {scores_line(record.evaluation[when])}")
+    lines += scores_table(record.evaluation)
     for entry in record.evaluation["retention"]:
         if entry["now"] is not None:
             earlier = f"{entry['earlier']:.3f} then, " if entry["earlier"] is not None else ""
@@ -138,11 +136,24 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
     return [*lines, f"  adapter in {stage_dir}, report in {stage_dir / REPORT}"]
 
 
-def scores_line(scored: dict[str, Any]) -> str:
-    """The metrics over all rows, each with its interval; those per label are in the report."""
-    shown = []
-    for name, value in scored["metrics"].items():
-        if "/" not in name and name != "gen_samples":
-            low, high = scored["intervals"].get(name, (None, None))
-            shown.append(f"{name} {value:.3f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None else ""))
-    return "  ".join(shown)
+def scores_table(evaluation: dict[str, Any]) -> list[str]:
+    """The metrics over all rows, with their intervals; those per label are in the report."""
+    columns = [when for when in ("before", "after") if evaluation.get(when, {}).get("metrics")]
+    names = dict.fromkeys(name for when in columns for name in evaluation[when]["metrics"])
+    shown = [name for name in names if "/" not in name and name != "gen_samples"]
+    if not shown:
+        return []
+    rows = f"{evaluation[columns[-1]]['metrics'].get('gen_samples', 0):.0f} held-out rows"
+    head = f"  {rows:<28}" + "".join(f"{when:<22}" for when in columns)
+    return [head.rstrip()] + [
+        (f"    {name:<26}" + "".join(f"{_score(evaluation[when], name):<22}" for when in columns)).rstrip()
+        for name in shown
+    ]
+
+
+def _score(scored: dict[str, Any], name: str) -> str:
+    value = scored["metrics"].get(name)
+    if value is None:
+        return "-"
+    low, high = scored["intervals"].get(name, (None, None))
+    return f"{value:.3f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None else "")

@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib.evaluation.answers import Question
-from lib.evaluation.generation import choose, generate_answers, token_loss
+from lib.evaluation.generation import GenerationLimits, choose, generate_answers, token_loss
+from lib.training.launch import World
 
 NEVER = (999,)  # beyond the vocabulary: no answer ends before the limit
 
@@ -45,8 +47,10 @@ def plain_greedy(model: Any, prompt: list[int], steps: int) -> list[int]:
 def test_answers_equal_a_plain_greedy_loop_whatever_the_batch(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     asked = questions(3, 17, 9, 4, 12)
-    options = {"end_token_ids": NEVER, "max_new_tokens": 8}
-    batches = [generate_answers(model, tokenizer, asked, batch_size=size, **options) for size in (1, 3, 5)]
+    batches = [
+        generate_answers(model, tokenizer, asked, GenerationLimits(NEVER, size, max_new_tokens=8))
+        for size in (1, 3, 5)
+    ]
     assert batches[0].answers == batches[1].answers == batches[2].answers
     assert [answer.question for answer in batches[0].answers] == asked
     for answer in batches[0].answers:
@@ -63,7 +67,7 @@ def test_an_answer_ends_at_the_end_token_and_padding_is_no_part_of_it(loaded: tu
     asked = questions(5, 11, 7)
     free = [plain_greedy(model, question.prompt_ids, 8) for question in asked]
     end = free[0][3]
-    made = generate_answers(model, tokenizer, asked, end_token_ids=(end,), batch_size=3, max_new_tokens=8)
+    made = generate_answers(model, tokenizer, asked, GenerationLimits((end,), 3, max_new_tokens=8))
     for answer, tokens in zip(made.answers, free, strict=True):
         kept = tokens[: tokens.index(end)] if end in tokens else tokens
         assert answer.text == tokenizer.decode(kept, skip_special_tokens=True)
@@ -81,7 +85,7 @@ def test_mode_cache_setting_and_random_state_are_put_back(loaded: tuple[Any, Any
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    generate_answers(model, tokenizer, questions(4), end_token_ids=NEVER, batch_size=1, max_new_tokens=2)
+    generate_answers(model, tokenizer, questions(4), GenerationLimits(NEVER, 1, max_new_tokens=2))
     token_loss(model, [([4, 5, 6], [-100, 5, 6])])
     assert torch.equal(torch.rand(3), expected)
     assert model.training is training
@@ -132,3 +136,51 @@ def test_choose_takes_the_same_rows_for_the_same_seed() -> None:
     assert choose(rows, samples=100, seed=1) == rows
     assert choose(rows[:3], samples=10, seed=1) == rows[:3]
     assert choose(rows, samples=0, seed=1) == []
+
+
+def test_budgets_end_an_evaluation_between_batches(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    asked = questions(*range(3, 15))
+    limits = GenerationLimits(NEVER, batch_size=2, max_new_tokens=4)
+    everything = generate_answers(model, tokenizer, asked, limits)
+    assert len(everything.answers) == 12
+    some = generate_answers(model, tokenizer, asked, replace(limits, token_budget=17))
+    assert some.tokens == 24  # 2 answers of 4 tokens a batch: the third batch crosses the budget
+    assert set(some.answers) < set(everything.answers)
+    lengths = [len(answer.question.prompt_ids) for answer in some.answers]
+    assert lengths == sorted(lengths)  # the order of the questions
+    assert lengths != list(range(9, 15))  # not the longest alone
+    assert some.answers == generate_answers(model, tokenizer, asked, replace(limits, token_budget=17)).answers
+    none_left = generate_answers(model, tokenizer, asked, replace(limits, time_budget=1e-9))
+    assert len(none_left.answers) in {0, 2}
+
+
+class Rank:
+    """One of several processes, on which the others have been already."""
+
+    def __init__(self, rank: int, others: list[Any]) -> None:
+        self.rank, self.world, self.others = rank, World(3, 0), others
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        self.others.extend(items)
+        return list(self.others)
+
+
+def test_shares_of_three_processes_make_up_the_whole(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    asked = questions(3, 17, 9, 4)  # four questions: the shares are uneven
+    limits = GenerationLimits(NEVER, batch_size=2, max_new_tokens=4)
+    alone = generate_answers(model, tokenizer, asked, limits)
+    others: list[Any] = []
+    shares = [generate_answers(model, tokenizer, asked, limits, Rank(rank, others)) for rank in range(3)]
+    assert shares[-1].answers == alone.answers
+    assert [len(share.answers) for share in shares] == [2, 3, 4]
+    rows = [
+        ([4, 5, 6, 7], [-100, 5, 6, 7]),
+        ([9, 10, 11], [9, 10, 11]),
+        ([4, 8], [-100, 8]),
+        ([5, 6], [5, 6]),
+    ]
+    others.clear()
+    losses = [token_loss(model, rows, Rank(rank, others)) for rank in range(3)]
+    assert losses[-1] == token_loss(model, rows)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,8 @@ import pytest
 
 from lib.data.chat import ChatFormat
 from lib.data.rows import Example, to_example
-from lib.evaluation.heldout import NOTHING, as_question, evaluate, evaluate_before
+from lib.evaluation.evaluation_set import evaluation_set
+from lib.evaluation.heldout import NOTHING, Evaluation, Evaluator
 from lib.settings import StageSettings, load_stage
 
 
@@ -42,49 +44,66 @@ def example(index: int, answer: str = "thinking Output: {}", **fields: Any) -> E
     return to_example({"prompt": f"question {index}", "completion": answer, **fields}, "rows", index)
 
 
+def evaluated(
+    parts: tuple[Any, Any, ChatFormat], examples: list[Example], settings: StageSettings
+) -> Evaluation:
+    model, tokenizer, chat = parts
+    rows, _ = evaluation_set(settings, examples, chat)
+    return Evaluator(tokenizer, chat, settings)(model, rows)
+
+
 def test_scores_samples_and_a_loss_that_does_not_hang_on_the_stages_mask(
     stage: Callable[..., StageSettings], parts: tuple[Any, Any, ChatFormat]
 ) -> None:
     examples = [example(i, metadata={"format": "json"}) for i in range(6)] + [
         to_example({"text": "plain"}, "rows", 9)
     ]
-    settings = stage(SFT_GEN_EVAL_SAMPLES=4, SFT_MASK_COT=1)
-    scored = evaluate(*parts, examples, settings)
+    scored = evaluated(parts, examples, stage(SFT_GEN_EVAL_SAMPLES=4, SFT_MASK_COT=1))
     assert scored.metrics["gen_samples"] == 4
     assert {"heldout_loss", "gen_parse_rate", "gen_parse_rate/json"} <= set(scored.metrics)
     assert len(scored.samples) == 4
     assert {sample["reference"] for sample in scored.samples} == {"thinking Output: {}"}
-    assert "heldout_loss " in scored.line()
-    unmasked = evaluate(*parts, examples, stage(SFT_GEN_EVAL_SAMPLES=4, SFT_MASK_COT=0))
+    assert set(scored.intervals) <= set(scored.metrics)
+    assert set(scored.to_json()) == {"metrics", "intervals", "seconds"}
+    unmasked = evaluated(parts, examples, stage(SFT_GEN_EVAL_SAMPLES=4, SFT_MASK_COT=0))
     assert unmasked.metrics["heldout_loss"] == scored.metrics["heldout_loss"]
-    other_rows = evaluate(*parts, examples, stage(SFT_GEN_EVAL_SAMPLES=4, SFT_GEN_EVAL_SEED=1))
+    other_rows = evaluated(parts, examples, stage(SFT_GEN_EVAL_SAMPLES=4, SFT_GEN_EVAL_SEED=1))
     assert [s["row"] for s in other_rows.samples] != [s["row"] for s in scored.samples]
 
 
 def test_nothing_to_evaluate(stage: Callable[..., StageSettings], parts: tuple[Any, Any, ChatFormat]) -> None:
-    assert evaluate(*parts, [], stage()) == NOTHING
-    assert evaluate(*parts, [to_example({"text": "plain"}, "rows", 0)], stage()) == NOTHING
-    assert evaluate(*parts, [example(0)], stage(SFT_GEN_EVAL_SAMPLES=0)) == NOTHING
-    assert NOTHING.line() == "nothing to evaluate"
+    assert evaluated(parts, [], stage()) == NOTHING
+    assert evaluated(parts, [to_example({"text": "plain"}, "rows", 0)], stage()) == NOTHING
+    assert evaluated(parts, [example(0)], stage(SFT_GEN_EVAL_SAMPLES=0)) == NOTHING
 
 
 def test_the_base_is_scored_before_only_when_asked(
     stage: Callable[..., StageSettings], parts: tuple[Any, Any, ChatFormat]
 ) -> None:
-    assert evaluate_before(*parts, [example(0)], stage()) == NOTHING
-    asked = evaluate_before(*parts, [example(0)], stage(SFT_GEN_EVAL_BEFORE=1))
-    assert asked.metrics["gen_samples"] == 1
+    model, tokenizer, chat = parts
+    for before in (0, 1):
+        settings = stage(SFT_GEN_EVAL_BEFORE=before)
+        rows, _ = evaluation_set(settings, [example(0)], chat)
+        scored = Evaluator(tokenizer, chat, settings).before(model, rows)
+        assert scored.metrics.get("gen_samples", 0) == before
 
 
-def test_a_question_is_the_prompt_up_to_the_last_answer_cut_from_the_left(
-    parts: tuple[Any, Any, ChatFormat],
+def test_while_training_every_second_evaluation_generates_and_leaves_its_file(
+    stage: Callable[..., StageSettings], parts: tuple[Any, Any, ChatFormat]
 ) -> None:
-    chat = parts[2]
-    messages = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "last")]
-    row = {"messages": [{"role": role, "content": text} for role, text in messages], "task": "json"}
-    question = as_question(chat, to_example(row, "rows", 3), longest=1000)
-    assert (question.row_id, question.reference, question.labels) == ("rows#3", "last", {"task": "json"})
-    text = parts[1].decode(question.prompt_ids)
-    assert text.endswith("c<|im_end|>\n<|im_start|>assistant\n")
-    cut = as_question(chat, to_example(row, "rows", 3), longest=12)
-    assert cut.prompt_ids == question.prompt_ids[-12:]
+    model, tokenizer, chat = parts
+    settings = stage(SFT_GEN_EVAL_EVERY=2)
+    settings.stage_dir.mkdir()
+    rows, _ = evaluation_set(settings, [example(0, "日本語 {}", metadata={"format": "json"})], chat)
+    generation = Evaluator(tokenizer, chat, settings).while_training(rows)
+    metrics = [generation(model, step) for step in (10, 20, 30, 40)]
+    assert [bool(found) for found in metrics] == [False, True, False, True]
+    files = sorted(path.name for path in settings.stage_dir.iterdir())
+    assert files == ["gen_metrics_step20.json", "gen_metrics_step40.json"]
+    content = json.loads((settings.stage_dir / files[0]).read_text())
+    assert content["step"] == 20
+    assert content["metrics"] == metrics[1]
+    assert content["samples"][0]["reference"] == "日本語 {}"
+    assert "日本語" in (settings.stage_dir / files[0]).read_text()
+    never = Evaluator(tokenizer, chat, stage(SFT_GEN_EVAL_EVERY=0)).while_training(rows)
+    assert never(model, 10) == {}

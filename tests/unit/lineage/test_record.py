@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from lib.files import write_json
 from lib.lineage import record as record_module
 from lib.lineage.card import model_card
 from lib.lineage.completion import finish_stage, open_stage
-from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions, write_json
+from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions
 
 
 def test_a_record_comes_back_as_it_was_written(curriculum: Any) -> None:
