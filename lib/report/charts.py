@@ -142,7 +142,9 @@ def score_bars(scores: Sequence[Score]) -> go.Figure:
         ("after training", ORANGE, [score.after for score in scores]),
     ]
     present = [side for side in sides if any(side[2])]
-    figure = bars(names, [(text, color, [m and m.value for m in column]) for text, color, column in present])
+    figure = bars(
+        names, [(text, color, [m.value if m else None for m in column]) for text, color, column in present]
+    )
     for trace, (_, _, column) in zip(figure.data, present, strict=True):
         trace.error_x = error_bars(column)
         trace.text = [score_text(measured.value) if measured else "" for measured in column]
