@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,25 @@ def set_scheme(browser: Any, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def wait_for_traces(browser: Any, seconds: float = 30) -> dict[str, int]:
-    """How many traces each chart shows, once all show some or the time is over: plotly draws in turns."""
+def eventually(check: Callable[[], bool], seconds: float = 30) -> None:
+    """A browser draws in turns: asks until it is so, and fails when the time is over."""
     give_up = time.monotonic() + seconds
-    traces: dict[str, int] = {}
-    while not (traces and all(traces.values())) and time.monotonic() < give_up:
-        traces = browser.execute_script(
-            "return Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(place => "
-            "[place.dataset.chart, place.querySelectorAll('svg .trace, svg .hm image').length]))"
-        )
-    return traces
+    while not check():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def traces_of_charts(browser: Any) -> dict[str, int]:
+    """How many traces each chart shows."""
+    found: dict[str, int] = browser.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(place => "
+        "[place.dataset.chart, place.querySelectorAll('svg .trace, svg .hm image').length]))"
+    )
+    return found
+
+
+def charts_are_drawn(browser: Any) -> bool:
+    return all(traces_of_charts(browser).values())
 
 
 def shown(browser: Any) -> int:
@@ -104,9 +113,8 @@ def test_every_chart_is_drawn_without_a_word_in_the_console(
     browser: Any, report: str, content: ReportContent, width: int, scheme: str
 ) -> None:
     open_page(browser, report, width=width, scheme=scheme)
-    traces = wait_for_traces(browser)
-    assert set(traces) == set(figures(content))
-    assert all(traces.values()), traces
+    assert set(traces_of_charts(browser)) == set(figures(content))
+    eventually(lambda: charts_are_drawn(browser))
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
@@ -143,7 +151,7 @@ def test_the_filters_change_what_is_shown_and_say_so(browser: Any, report: str) 
     formats.send_keys("toml")  # every wrong one was asked for json
     assert (shown(browser), count(browser)) == (0, "No answer fits these filters")
 
-    browser.find_element("css selector", "#filters button[type=reset]").send_keys("\n")
+    browser.find_element("id", "clear-filters").send_keys("\n")
     assert shown(browser) == 30
     browser.find_element("name", "search").send_keys("HELDOUT#17")
     assert (shown(browser), count(browser)) == (1, f"1 of {ANSWERS} answers")
@@ -158,7 +166,7 @@ def test_differences_are_marked_in_both_texts(browser: Any, report: str) -> None
 
 def test_a_phone_never_scrolls_sideways(browser: Any, report: str) -> None:
     open_page(browser, report, width=PHONE)
-    wait_for_traces(browser)
+    eventually(lambda: charts_are_drawn(browser))
     browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true })")
     page, window = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert page <= window == PHONE
@@ -172,14 +180,13 @@ def test_the_page_follows_the_system_into_the_dark(browser: Any, report: str) ->
         return sum(int(part) for part in value.strip("rgb()").split(",")) / 3
 
     open_page(browser, report)
-    wait_for_traces(browser)
+    eventually(lambda: charts_are_drawn(browser))
     assert brightness("body", "backgroundColor") > 240
     assert brightness(".xtick text", "fill") < 120
     set_scheme(browser, "dark")
-    wait_for_traces(browser)
-    assert brightness("body", "backgroundColor") < 40
-    assert brightness("body", "color") > 200
-    assert brightness(".xtick text", "fill") > 140
+    eventually(lambda: brightness("body", "backgroundColor") < 40)
+    eventually(lambda: brightness("body", "color") > 200)
+    eventually(lambda: brightness(".xtick text", "fill") > 140)
 
 
 def test_the_written_page_is_one_file(report: str) -> None:
