@@ -98,13 +98,12 @@ def charts_are_drawn(browser: Any) -> bool:
     return all(traces_of_charts(browser).values())
 
 
-def shown(browser: Any) -> int:
-    visible = "return document.querySelectorAll('.sample:not([hidden])').length"
-    return int(browser.execute_script(visible))
-
-
-def count(browser: Any) -> str:
-    return str(browser.find_element("id", "shown-samples").text)
+def shows(browser: Any, answers: int, announced: str) -> None:
+    """So many answers are visible, and the page says so."""
+    eventually(lambda: browser.find_element("id", "shown-samples").text == announced)
+    assert (
+        browser.execute_script("return document.querySelectorAll('.sample:not([hidden])').length") == answers
+    )
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
@@ -138,23 +137,21 @@ def test_a_script_in_the_data_is_text(browser: Any, report: str) -> None:
 
 def test_the_filters_change_what_is_shown_and_say_so(browser: Any, report: str) -> None:
     open_page(browser, report)
-    assert (shown(browser), count(browser)) == (30, f"{ANSWERS} of {ANSWERS} answers, the first 30 are shown")
+    shows(browser, 30, f"{ANSWERS} of {ANSWERS} answers, the first 30 are shown")
     browser.find_element("id", "more-samples").send_keys("\n")
-    assert (shown(browser), count(browser)) == (ANSWERS, f"{ANSWERS} of {ANSWERS} answers")
+    shows(browser, ANSWERS, f"{ANSWERS} of {ANSWERS} answers")
 
-    wrong = browser.find_element("name", "wrong")
-    wrong.send_keys(" ")  # by keyboard
-    assert shown(browser) == WRONG
-    assert count(browser) == f"{WRONG} of {ANSWERS} answers"
+    browser.find_element("name", "wrong").send_keys(" ")  # by keyboard
+    shows(browser, WRONG, f"{WRONG} of {ANSWERS} answers")
 
     formats = browser.find_element("css selector", "select[data-field=format]")
     formats.send_keys("toml")  # every wrong one was asked for json
-    assert (shown(browser), count(browser)) == (0, "No answer fits these filters")
+    shows(browser, 0, "No answer fits these filters")
 
     browser.find_element("id", "clear-filters").send_keys("\n")
-    assert shown(browser) == 30
+    shows(browser, 30, f"{ANSWERS} of {ANSWERS} answers, the first 30 are shown")
     browser.find_element("name", "search").send_keys("HELDOUT#17")
-    assert (shown(browser), count(browser)) == (1, f"1 of {ANSWERS} answers")
+    shows(browser, 1, f"1 of {ANSWERS} answers")
 
 
 def test_differences_are_marked_in_both_texts(browser: Any, report: str) -> None:
