@@ -67,7 +67,7 @@ def ledger_sources(ledger: Mapping[str, Any]) -> go.Figure:
     columns = (
         ("requested", "asked for", GREY),
         ("drawn", "drawn", BLUE),
-        ("upsampled", "trained", ORANGE),
+        ("upsampled", "in the mix", ORANGE),
     )
     names = [short_name(line["id"]) for line in lines]
     return bars(
@@ -83,7 +83,7 @@ def ledger_label(ledger: Mapping[str, Any], field: str) -> go.Figure:
         [line["value"] for line in shown],
         [
             ("rows available", GREY, [line["rows"] for line in shown]),
-            ("trained", ORANGE, [line["drawn"] for line in shown]),
+            ("in the mix", ORANGE, [line["drawn"] for line in shown]),
         ],
     )
 

@@ -70,7 +70,10 @@ if (form) {
 
   form.addEventListener("input", filterSamples);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(filterSamples)); // the fields are empty by then
+  document.querySelector("#clear-filters").addEventListener("click", () => {
+    form.reset();
+    filterSamples();
+  });
   more.addEventListener("click", () => {
     limit += PAGE;
     showSamples();

@@ -38,11 +38,11 @@ def test_charts_without_data_are_left_out() -> None:
     assert list(charts(record)) == ["ledger_sources"]
 
 
-def test_the_ledger_shows_what_was_asked_for_drawn_and_trained() -> None:
+def test_the_ledger_shows_what_was_asked_for_drawn_and_mixed() -> None:
     figure = ledger_sources(ledger())
-    assert [bar.name for bar in figure.data] == ["asked for", "drawn", "trained"]
+    assert [bar.name for bar in figure.data] == ["asked for", "drawn", "in the mix"]
     assert list(trace(figure, "asked for").x) == [333.3, 666.7]
-    assert list(trace(figure, "trained").x) == [333, 900]
+    assert list(trace(figure, "in the mix").x) == [333, 900]
 
 
 def test_names_are_no_markup_in_charts() -> None:
