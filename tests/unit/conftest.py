@@ -16,8 +16,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import PreparedData, prepare_rows
+from lib.data.rows import to_example
+from lib.evaluation.evaluation_set import EvaluationSet
 from lib.evaluation.heldout import NOTHING, Evaluation
-from lib.lineage.completion import finish_stage, make_record
+from lib.evaluation.stage_evaluation import Retained, StageEvaluation
+from lib.lineage.completion import finish_stage, keep_evaluation, make_record
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
 from lib.model.adapter import Census
@@ -109,6 +112,25 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+def evaluation(
+    parse_rate: float = 0.5, *, number: int = 1, retained: tuple[Retained, ...] = ()
+) -> StageEvaluation:
+    """What the end of a stage measured, on one row."""
+    example = to_example({"prompt": "question", "completion": "{}", "format": "json"}, "heldout", 0)
+    own = EvaluationSet(number, "structured", "", ("Output:",), 16, 64, (example,))
+    metrics = {"gen_parse_rate": parse_rate, "gen_leaf_f1": parse_rate, "gen_samples": 2.0}
+    sample = {
+        "row": "heldout#0",
+        "prompt": "q",
+        "reference": "{}",
+        "answer": "{}",
+        "labels": {},
+        "verdict": {},
+    }
+    scored = Evaluation(metrics, {"gen_parse_rate": (0.25, 0.75)}, [sample], 1.0)
+    return StageEvaluation(own, NOTHING, scored, retained)
+
+
 class Curriculum:
     """Stage files in a folder with a base (configuration and tokenizer, no weights) and a data set.
 
@@ -168,25 +190,26 @@ class Curriculum:
         stage.settings.stage_dir.mkdir(parents=True, exist_ok=True)
         (stage.settings.stage_dir / "adapter_model.safetensors").write_bytes(adapter)
         census = Census(attention=10, experts=20, router=0, dense_mlp=0, other=0, frozen=970, tensors=4)
-        fitted = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 1.25, 10**9, [{"loss": 2.0}])
-        scored = Evaluation({"gen_parse_rate": 0.5, "gen_samples": 2.0}, [{"row": "a#0"}], 1.0)
+        fitted = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 5, 1.25, 10**9, [{"loss": 2.0}])
         base = StageBase(str(self.base), "", str(self.base), merged=False, reused=False, seconds=0.0)
-        values = {"before": NOTHING, "after": scored, "run_id": "run", "warnings": [], **keywords}
+        values = {"evaluation": evaluation(number=stage.settings.stage), "run_id": "run", "warnings": []}
         return make_record(
             stage=stage,
             data=self.prepared(stage),
             base=base,
             census=census,
             fitted=fitted,
-            **values,
+            **(values | keywords),
         )
 
     def train(self, number: int, adapter: bytes = b"weights", **keywords: Any) -> StageRecord:
         """Leave behind what a completed run of the stage leaves."""
         stage = self.surveyed(number, **keywords)
         folder = self.folder(number)
-        record = self.record(stage, adapter)
+        scored = evaluation(number=number)
+        record = self.record(stage, adapter, evaluation=scored)
         (folder / "adapter_config.json").write_text("{}")
+        keep_evaluation(folder, record, scored)
         finish_stage(folder, record)
         return record
 

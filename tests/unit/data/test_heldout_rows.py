@@ -71,7 +71,7 @@ def test_the_validation_rows_are_scored(curriculum: Any) -> None:
     curriculum.stage(1, SFT_VAL_RATIO="0.25")
     stage = curriculum.surveyed(1)
     data = curriculum.prepared(stage)
-    heldout = prepare_heldout(stage.settings, data)
+    heldout = prepare_heldout(stage.settings, data.mixture)
     assert heldout == data.mixture.validation
     assert len(heldout) == 10
     trained = {example.key for example in data.mixture.train}
@@ -82,7 +82,7 @@ def test_another_data_set_is_scored_when_it_is_named(curriculum: Any) -> None:
     other = write(curriculum.root / "other.jsonl", "other", 3)
     curriculum.stage(1, SFT_GEN_EVAL_DATASET_ID=other, SFT_VAL_RATIO=0)
     stage = curriculum.surveyed(1)
-    heldout = prepare_heldout(stage.settings, curriculum.prepared(stage))
+    heldout = prepare_heldout(stage.settings, curriculum.prepared(stage).mixture)
     assert [example.messages[-1].content for example in heldout] == [f"other answer {i}" for i in range(3)]
     assert heldout[0].row_id == f"{other}#0"
 
@@ -98,6 +98,6 @@ def test_its_rows_must_fit_a_format_in_strict_stages(curriculum: Any) -> None:
         data = prepare_rows(settings, chat)
         if strict:
             with pytest.raises(InputError):
-                prepare_heldout(settings, data)
+                prepare_heldout(settings, data.mixture)
         else:
-            assert len(prepare_heldout(settings, data)) == 1
+            assert len(prepare_heldout(settings, data.mixture)) == 1

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from lib import files
 from lib.files import write_json
-from lib.lineage import record as record_module
 from lib.lineage.card import model_card
 from lib.lineage.completion import finish_stage, open_stage
 from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions
@@ -57,7 +57,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     def power_cut(file: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(record_module.os, "fsync", power_cut)
+    monkeypatch.setattr(files.os, "fsync", power_cut)
     with pytest.raises(OSError, match="no space"):
         write_json(path, {"other": 2})
     assert json.loads(path.read_text()) == {"名": 1}
@@ -66,23 +66,22 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 def test_the_record_is_the_last_file_and_the_samples_lie_beside_it(
     curriculum: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lib.lineage import completion
-
     order: list[str] = []
-    real = completion.write_json
-    monkeypatch.setattr(completion, "write_json", lambda p, c: (order.append(p.name), real(p, c)))
+    real = files.os.replace
+    monkeypatch.setattr(files.os, "replace", lambda a, b: (order.append(Path(b).name), real(a, b)))
     curriculum.stage(1)
     curriculum.train(1)
-    assert order == ["gen_metrics_step5.json", RECORD]
+    assert order == ["evaluation_set.json", "gen_metrics_step5.json", "README.md", RECORD]
     folder = curriculum.folder(1)
     metrics = json.loads((folder / "gen_metrics_step5.json").read_text())
     assert metrics["step"] == 5
     assert metrics["after"]["metrics"]["gen_parse_rate"] == 0.5
-    assert metrics["samples"] == [{"row": "a#0"}]
+    assert [sample["row"] for sample in metrics["samples"]] == ["heldout#0"]
     assert "samples" not in json.loads((folder / RECORD).read_text())["evaluation"]["after"]
     printed = capsys.readouterr().out
     assert "trained 5 steps on 100 tokens in 2 s, 50 tokens/s" in printed
-    assert "after   gen_parse_rate 0.500" in printed
+    assert "  2 held-out rows             after" in printed
+    assert "    gen_parse_rate            0.500 [0.25, 0.75]" in printed
 
 
 def test_neither_password_nor_address_is_recorded(curriculum: Any) -> None:

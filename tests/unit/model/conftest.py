@@ -79,7 +79,7 @@ def trained_adapter(
     def make(folder: Path, stage: int = 1, requested: Any = MODULES, **keys: Any) -> tuple[Path, Any]:
         import torch
 
-        from lib.model.adapter import save_adapter
+        from lib.model.adapter import round_adapter, save_adapter
 
         model, _ = attach(folder, requested)
         generator = torch.Generator().manual_seed(stage)
@@ -89,6 +89,7 @@ def trained_adapter(
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
         settings = stage_settings(folder, stage, **keys)
         base = StageBase(str(folder), "", str(folder), merged=False, reused=False, seconds=0.0)
+        round_adapter(model, settings.lora)
         save_adapter(model, load_tokenizer(settings.model), settings, base)
         return settings.stage_dir, model
 

@@ -64,6 +64,12 @@ DEFAULTS = {
     "SFT_GEN_EVAL_BATCH_SIZE": "16",
     "SFT_GEN_EVAL_MAX_NEW_TOKENS": "1024",
     "SFT_GEN_EVAL_BEFORE": "0",
+    "SFT_GEN_EVAL_TOKEN_BUDGET": "0",
+    "SFT_GEN_EVAL_TIME_BUDGET": "0",
+    "SFT_GEN_EVAL_EVERY": "1",
+    "SFT_GEN_EVAL_TASK": "auto",
+    "SFT_GEN_EVAL_STYLE": "",
+    "SFT_RETENTION_MIN": "0",
     "MLFLOW_EXPERIMENT_NAME": "llm-training-stage{N}",
     "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
 }

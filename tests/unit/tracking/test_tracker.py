@@ -71,7 +71,10 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
             logs = {"loss": loss, "learning_rate": 1e-4, "note": "no number"}
             callback.on_log(None, SimpleNamespace(global_step=step), None, logs=logs)  # type: ignore[arg-type]
         record = curriculum.record(stage)
-        tracker.results(record)
+        sample = {"row": "a#0", "prompt": "問", "reference": "{}", "answer": "{", "labels": {}, "verdict": {}}
+        report = curriculum.root / "report.html"
+        report.write_text("<p>report</p>")
+        tracker.results(record, [sample], [report])
         run_id = tracker.run_id
     assert run_id
 
@@ -96,7 +99,9 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
 
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
     names = {path.name for path in artifacts.iterdir()}
-    assert names >= {"ledger.json", "settings.json", "stage2.env", "stage.json"}
+    assert names >= {"ledger.json", "settings.json", "stage2.env", "stage.json", "report.html"}
+    table = json.loads((artifacts / "samples.json").read_text())
+    assert dict(zip(table["columns"], table["data"][0], strict=True))["prompt"] == "問"
     assert json.loads((artifacts / "ledger.json").read_text()) == json.loads(
         json.dumps(data.ledger.to_json())
     )
@@ -130,7 +135,7 @@ def test_a_store_that_cannot_be_had_only_warns(
         with track(with_store(stage, uri), data, is_main=True) as tracker:
             assert isinstance(tracker, NoTracker)
             tracker.metrics({"loss": 1.0}, step=1)
-            tracker.results(curriculum.record(stage))
+            tracker.results(curriculum.record(stage), [], [])
         warning = capsys.readouterr().err
         assert warning.count("[WARNING] MLflow: ") == 1
         assert "Training goes on" in warning

@@ -54,10 +54,10 @@ def test_weights_that_were_never_evaluated_are_evaluated_once() -> None:
 
 
 def test_speed_of_a_run() -> None:
-    result = FitResult(2, 1.0, 300, 1.5, {}, None, None, 1, [])
+    result = FitResult(2, 1.0, 300, 1.5, {}, None, 2, None, 1, [])
     assert result.tokens_per_second == 200
     assert result.to_json()["tokens_per_second"] == 200
-    assert FitResult(0, 0.0, 0, 0.0, {}, None, None, 1, []).tokens_per_second == 0
+    assert FitResult(0, 0.0, 0, 0.0, {}, None, 0, None, 1, []).tokens_per_second == 0
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -78,7 +78,7 @@ def test_a_short_run_learns_and_says_what_it_did(
     cadence = {"SFT_EVAL_STEPS": 3, "SFT_SAVE_STEPS": 3, "SFT_GRAD_ACCUM": 1, "SFT_WARMUP_RATIO": 0}
     settings = stage(SFT_BASE_MODEL=folder, **keys, **cadence)
     rows = tuple(row([4, 5, 6, 7 + i, 2], [False, False, True, True, True]) for i in range(4))
-    data: Any = SimpleNamespace(train=rows * 3, validation=rows[:2])
+    data: Any = SimpleNamespace(train=rows * 3)
     base = StageBase(str(folder), "", str(folder), merged=False, reused=False, seconds=0.0)
     model = load_base(base, ComputeChoice(torch.float32, "sdpa", ""), on_gpu=False)
     targets = find_targets(model, settings.lora.target_modules)
@@ -87,7 +87,8 @@ def test_a_short_run_learns_and_says_what_it_did(
     processes = Processes(settings, World(1, 0), torch.float32, evaluates=True)
     assert processes.is_main
     assert processes.on_main(lambda x: x + 1, 1) == 2
-    result = fit(peft_model, load_tokenizer(settings.model), data, settings, processes, callbacks=[])
+    tokenizer = load_tokenizer(settings.model)
+    result = fit(peft_model, tokenizer, data, rows[:2], settings, processes, callbacks=[])
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     assert len(losses) == result.steps == 6
     assert losses[-1] < losses[0] - 0.5
