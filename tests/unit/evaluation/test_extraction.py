@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation.extraction import FIELDS, judge, record_part
@@ -203,6 +203,7 @@ PERSONS = st.lists(
 ANSWERS = PERSONS | st.sampled_from([BROKEN, "{}"])
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(ANSWERS, PERSONS), min_size=1, max_size=8))
 def test_metrics_agree_with_a_confusion_table(rows: list[tuple[Any, list[Any]]]) -> None:
     def named(persons: list[Any]) -> list[str]:

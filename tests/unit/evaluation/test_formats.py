@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation.bounds import LONGEST_DOCUMENT
 from lib.evaluation.formats import READERS, Unparsable, read_document
+from lib.evaluation.yaml_documents import YamlLoader, load_yaml
 
 VALUES: dict[str, list[tuple[str, Any]]] = {
     "json": [
@@ -152,6 +153,13 @@ def test_another_format_is_the_programmers_error() -> None:
         read_document("x", "docx")
 
 
+@pytest.mark.parametrize("text", ["[" * 150 + "]" * 150, "- " * 150 + "x", "? " * 150])
+def test_yaml_stops_at_the_depth_itself(text: str) -> None:
+    """Not at Python's limit, which other libraries may raise until the stack overflows."""
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        load_yaml(text, YamlLoader)
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_endless_answers_are_refused(name: str) -> None:
     with pytest.raises(Unparsable, match="longer than"):
@@ -165,12 +173,14 @@ TREES = st.recursive(
 )
 
 
+@settings(max_examples=100, deadline=None)
 @given(TREES)
 def test_what_json_writes_is_read_back(tree: Any) -> None:
     assert read_document(json.dumps(tree), "json") == tree
     assert read_document(json.dumps(tree, ensure_ascii=False), "json") == tree
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=4), TREES, min_size=1, max_size=3))
 def test_what_yaml_writes_is_read_back(tree: Any) -> None:
     quoted = yaml.safe_dump(tree, allow_unicode=True, default_style='"')
@@ -181,6 +191,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6)
 HEADERS = st.lists(CELLS.map(str.strip).filter(bool), min_size=2, max_size=4, unique=True)
 
 
+@settings(max_examples=100, deadline=None)
 @given(HEADERS, st.data())
 def test_what_csv_writes_is_read_back(header: list[str], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(*[CELLS.map(str.strip)] * len(header)), min_size=1, max_size=3))
@@ -190,6 +201,7 @@ def test_what_csv_writes_is_read_back(header: list[str], data: st.DataObject) ->
     assert read_document(text.getvalue(), "csv") == expected
 
 
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(sorted(READERS)),
     st.text(max_size=40) | st.text("{}[]<>/&*!:-,\"' =\n#.a1?|%@`", max_size=40),

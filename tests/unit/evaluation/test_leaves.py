@@ -3,7 +3,7 @@ from datetime import date, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation.formats import Document
@@ -99,6 +99,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(max_examples=100, deadline=None)
 @given(TREES)
 def test_every_leaf_is_found_by_following_its_path(tree: Any) -> None:
     found = leaves(tree)

@@ -199,6 +199,7 @@ def test_the_task_is_what_most_rows_look_like() -> None:
     assert guess_task([]) == "chat"
     assert guess_task([*questions("chat"), questions("structured")[0]]) == "chat"
     assert guess_task([*questions("chat")[:1], *questions("structured")[:2]]) == "structured"
+    assert guess_task([*questions("chat"), questions("extraction")[0]]) == "chat"
     persons_in_yaml = Question("s#1", [1], "Output:\npersons: []", {"format": "yaml"})
     assert guess_task([persons_in_yaml]) == "structured"
 

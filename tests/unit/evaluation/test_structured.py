@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation.answers import Judgement
@@ -135,6 +135,13 @@ def test_wrong_values_are_shown_with_their_path(
     assert not one.verdict["exact"]
 
 
+@pytest.mark.parametrize("answer", ['{"a": 1}', '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": {}}'])
+def test_too_little_and_too_much_are_not_exact(answer: str) -> None:
+    one = judged(answer, '{"a": 1, "b": 2}')
+    assert one.tally["gen_exact_match_rate"] == (0, 1)
+    assert one.verdict["exact"] is False
+
+
 def test_a_verdict_stays_short() -> None:
     long = json.dumps({f"k{i}": i for i in range(50)})
     other = json.dumps({f"k{i}": -1 - i for i in range(25)} | {f"z{i}": i for i in range(50)})
@@ -170,6 +177,7 @@ def brute_paths(tree: Any, path: str = "$") -> list[str]:
     return found
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(PAIRS, min_size=1, max_size=6))
 def test_metrics_agree_with_counting_by_hand(pairs: list[tuple[Any, Any]]) -> None:
     """`None` as an answer stands for one that does not parse."""
@@ -205,6 +213,7 @@ def test_metrics_agree_with_counting_by_hand(pairs: list[tuple[Any, Any]]) -> No
     )
 
 
+@settings(max_examples=100, deadline=None)
 @given(TREES)
 def test_the_reference_itself_scores_one_everywhere(tree: Any) -> None:
     text = f"Thought.\nOutput:\n```json\n{json.dumps(tree, indent=1)}\n```"

@@ -2,7 +2,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.evaluation.tally import Tally, by_label, intervals, ratios
@@ -28,6 +28,7 @@ def test_means_precisions_and_f1_are_ratios_of_sums() -> None:
     assert ratios([]) == {}
 
 
+@settings(max_examples=100, deadline=None)
 @given(TALLIES)
 def test_ratios_agree_with_a_loop_over_rows(rows: list[Tally]) -> None:
     expected = {}
@@ -42,6 +43,7 @@ def test_ratios_agree_with_a_loop_over_rows(rows: list[Tally]) -> None:
     assert ratios(rows) == pytest.approx(expected)
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_change_a_single_bit(values: list[float], shuffler: random.Random) -> None:
     shuffled = list(values)
@@ -92,6 +94,7 @@ def test_rows_without_a_share_are_drawn_and_count_for_nothing() -> None:
     assert intervals([]) == {}
 
 
+@settings(max_examples=100, deadline=None)
 @given(TALLIES)
 def test_every_metric_has_an_interval_that_is_the_same_for_the_same_seed(rows: list[Tally]) -> None:
     found = intervals(rows, resamples=50)
@@ -143,6 +146,7 @@ def test_names_of_groups_are_names_that_mlflow_takes() -> None:
             _validate_metric_name(name)
 
 
+@settings(max_examples=100, deadline=None)
 @given(TALLIES, st.data())
 def test_the_groups_of_a_field_add_up_to_the_whole(rows: list[Tally], data: st.DataObject) -> None:
     labels = [{"k": data.draw(st.sampled_from(["x", "y"]))} for _ in rows]
