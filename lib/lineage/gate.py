@@ -11,6 +11,10 @@ from lib.lineage.record import StageRecord, read_record
 from lib.settings import StageSettings
 
 
+# Nine tenths of 0.8 is not quite 0.72 in floating point.
+ROUNDING = 1e-9
+
+
 def gate_failures(record: StageRecord, minimum: float) -> tuple[str, ...]:
     """A sentence for every earlier stage of whose score less than the share `minimum` is left.
 
@@ -23,7 +27,9 @@ def gate_failures(record: StageRecord, minimum: float) -> tuple[str, ...]:
         f"to {entry['now']:.3f}: "
         f"{entry['now'] / entry['earlier']:.0%} is left, SFT_RETENTION_MIN={minimum:g} asks for {minimum:.0%}"
         for entry in record.evaluation.get("retention", ())
-        if entry["earlier"] and entry["now"] is not None and entry["now"] < minimum * entry["earlier"]
+        if entry["earlier"]
+        and entry["now"] is not None
+        and entry["now"] < minimum * entry["earlier"] - ROUNDING
     )
 
 

@@ -112,25 +112,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-def evaluation(
-    parse_rate: float = 0.5, *, number: int = 1, retained: tuple[Retained, ...] = ()
-) -> StageEvaluation:
-    """What the end of a stage measured, on one row."""
-    example = to_example({"prompt": "question", "completion": "{}", "format": "json"}, "heldout", 0)
-    own = EvaluationSet(number, "structured", "", ("Output:",), 16, 64, (example,))
-    metrics = {"gen_parse_rate": parse_rate, "gen_leaf_f1": parse_rate, "gen_samples": 2.0}
-    sample = {
-        "row": "heldout#0",
-        "prompt": "q",
-        "reference": "{}",
-        "answer": "{}",
-        "labels": {},
-        "verdict": {},
-    }
-    scored = Evaluation(metrics, {"gen_parse_rate": (0.25, 0.75)}, [sample], 1.0)
-    return StageEvaluation(own, NOTHING, scored, retained)
-
-
 class Curriculum:
     """Stage files in a folder with a base (configuration and tokenizer, no weights) and a data set.
 
@@ -185,6 +166,25 @@ class Curriculum:
         assert chat is not None
         return prepare_rows(stage.settings, chat)
 
+    @staticmethod
+    def scored(
+        number: int, parse_rate: float = 0.5, *, retained: tuple[Retained, ...] = ()
+    ) -> StageEvaluation:
+        """What the end of a stage measured, on one row."""
+        example = to_example({"prompt": "question", "completion": "{}", "format": "json"}, "heldout", 0)
+        own = EvaluationSet(number, "structured", "", ("Output:",), 16, 64, (example,))
+        metrics = {"gen_parse_rate": parse_rate, "gen_leaf_f1": parse_rate, "gen_samples": 2.0}
+        sample = {
+            "row": "heldout#0",
+            "prompt": "q",
+            "reference": "{}",
+            "answer": "{}",
+            "labels": {},
+            "verdict": {},
+        }
+        scored = Evaluation(metrics, {"gen_parse_rate": (0.25, 0.75)}, [sample], 1.0)
+        return StageEvaluation(own, NOTHING, scored, retained)
+
     def record(self, stage: SurveyedStage, adapter: bytes = b"weights", **keywords: Any) -> StageRecord:
         """The record of a stage that has left `adapter` as its weights."""
         stage.settings.stage_dir.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ class Curriculum:
         census = Census(attention=10, experts=20, router=0, dense_mlp=0, other=0, frozen=970, tensors=4)
         fitted = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 5, 1.25, 10**9, [{"loss": 2.0}])
         base = StageBase(str(self.base), "", str(self.base), merged=False, reused=False, seconds=0.0)
-        values = {"evaluation": evaluation(number=stage.settings.stage), "run_id": "run", "warnings": []}
+        values = {"evaluation": self.scored(stage.settings.stage), "run_id": "run", "warnings": []}
         return make_record(
             stage=stage,
             data=self.prepared(stage),
@@ -206,7 +206,7 @@ class Curriculum:
         """Leave behind what a completed run of the stage leaves."""
         stage = self.surveyed(number, **keywords)
         folder = self.folder(number)
-        scored = evaluation(number=number)
+        scored = self.scored(number)
         record = self.record(stage, adapter, evaluation=scored)
         (folder / "adapter_config.json").write_text("{}")
         keep_evaluation(folder, record, scored)

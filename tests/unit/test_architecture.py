@@ -16,7 +16,8 @@ from lib.settings import list_stages, load_stage
 ROOT = Path(__file__).parents[2]
 # Each folder (and the one module beside them) imports those to its left.
 ORDER = (
-    "files", "settings", "data", "model", "training", "evaluation", "lineage", "report", "tracking", "commands",
+    "files", "settings", "data", "model", "training",
+    "evaluation", "lineage", "report", "tracking", "commands",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}
 LIGHT_FOLDERS = ("settings", "data", "lineage", "report", "commands")

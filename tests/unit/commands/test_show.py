@@ -43,7 +43,7 @@ def test_status_for_machines(curriculum: Any, capsys: pytest.CaptureFixture[str]
     (shown,) = json.loads(capsys.readouterr().out)
     assert (shown["stage"], shown["state"]) == (1, "stale")
     assert shown["reasons"] == ["SFT_LR changed from 1e-4 to 9e-5"]
-    assert shown["scores"] == {"gen_parse_rate": 0.5}
+    assert shown["scores"] == {"gen_leaf_f1": 0.5, "gen_parse_rate": 0.5}
 
 
 def test_plans_of_a_whole_curriculum(curriculum: Any, capsys: pytest.CaptureFixture[str]) -> None:

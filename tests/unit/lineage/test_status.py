@@ -36,7 +36,8 @@ def test_missing_then_complete(curriculum: Any) -> None:
     curriculum.train(1)
     status = curriculum.surveyed(1).status
     assert (status.state, status.reasons) == ("complete", ())
-    assert status.line() == "stage 1  complete     5 steps  eval_loss 1.250  gen_parse_rate 0.500"
+    expected = "stage 1  complete     5 steps  eval_loss 1.250  gen_leaf_f1 0.500  gen_parse_rate 0.500"
+    assert status.line() == expected
     assert status.folder == str(curriculum.folder(1))
 
 

@@ -1,0 +1,93 @@
+"""An adapter folded into the base for a while: the same model, then the old bits again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.model.merged_weights import temporarily_merged
+
+FAMILIES = ("qwen3_moe", "mixtral", "qwen3")
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest, tiny_model: Callable[..., Path], attach: Callable[..., Any]) -> Any:
+    """A tiny model under an adapter that does something."""
+    import torch
+
+    peft_model, _ = attach(tiny_model(request.param))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in peft_model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return peft_model.eval()
+
+
+def logits(model: Any) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model(torch.tensor([[4, 5, 6, 7, 8, 9]])).logits
+
+
+def bits(model: Any) -> dict[str, Any]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def test_the_same_answers_from_the_base_alone_and_the_old_bits_afterwards(model: Any) -> None:
+    import torch
+
+    before, expected = bits(model), logits(model)
+    with model.disable_adapter():
+        assert not torch.allclose(logits(model), expected, atol=1e-3)  # the adapter matters
+    with temporarily_merged(model):
+        assert torch.allclose(logits(model), expected, atol=1e-4)
+        changed = [
+            name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])
+        ]
+        assert changed
+        assert all("base_layer" in name for name in changed)
+    after = bits(model)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert torch.equal(logits(model), expected)
+
+
+def test_weights_in_bf16_are_rounded_once(model: Any) -> None:
+    import torch
+
+    model.to(torch.bfloat16)
+    layer = next(
+        module
+        for module in model.modules()
+        if type(module).__name__ == "Linear" and hasattr(module, "lora_A")
+    )
+    a, b = layer.lora_A["default"].weight.float(), layer.lora_B["default"].weight.float()
+    wanted = (layer.base_layer.weight.float() + layer.scaling["default"] * (b @ a)).to(torch.bfloat16)
+    before = bits(model)
+    with temporarily_merged(model):
+        assert torch.equal(layer.base_layer.weight, wanted)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_they_come_back_after_a_failure_too(model: Any) -> None:
+    import torch
+
+    before, expected = bits(model), logits(model)
+    with pytest.raises(KeyboardInterrupt), temporarily_merged(model):
+        raise KeyboardInterrupt
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert torch.equal(logits(model), expected)
+
+
+def test_a_model_without_adapter_is_left_alone(
+    tiny_model: Callable[..., Path], load: Callable[[Path], Any]
+) -> None:
+    import torch
+
+    plain = load(tiny_model("qwen3_moe"))
+    before = bits(plain)
+    with temporarily_merged(plain):
+        assert all(torch.equal(parameter, before[name]) for name, parameter in plain.named_parameters())
