@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lib.evaluation.evaluation_set import read_evaluation_set
 from lib.evaluation.stage_evaluation import EarlierStage
@@ -10,26 +11,32 @@ from lib.lineage.ancestry import Chain
 from lib.lineage.record import StageRecord, read_record
 from lib.settings import StageSettings
 
-
 # Nine tenths of 0.8 is not quite 0.72 in floating point.
 ROUNDING = 1e-9
 
 
-def gate_failures(record: StageRecord, minimum: float) -> tuple[str, ...]:
-    """A sentence for every earlier stage of whose score less than the share `minimum` is left.
+def gated(record: StageRecord, minimum: float) -> list[dict[str, Any]]:
+    """The record's `retention`, each entry with `minimum` (the share that must be left of the earlier score;
+    None without a gate) and `passed` (None where nothing was demanded or measured).
 
-    Judged from the record, so that another SFT_RETENTION_MIN needs no training; 0 is no gate.
+    Judged anew each time, so that another SFT_RETENTION_MIN needs no training.
     """
-    if not minimum:
-        return ()
+    entries = []
+    for entry in record.evaluation["retention"]:
+        demanded = bool(minimum and entry["earlier"] and entry["now"] is not None)
+        passed = entry["now"] >= minimum * entry["earlier"] - ROUNDING if demanded else None
+        entries.append({**entry, "minimum": minimum or None, "passed": passed})
+    return entries
+
+
+def gate_failures(record: StageRecord, minimum: float) -> tuple[str, ...]:
+    """A sentence for every earlier stage of whose score less than the share `minimum` is left."""
     return tuple(
         f"stage {entry['stage']}'s {entry['headline']} fell from {entry['earlier']:.3f} "
         f"to {entry['now']:.3f}: "
         f"{entry['now'] / entry['earlier']:.0%} is left, SFT_RETENTION_MIN={minimum:g} asks for {minimum:.0%}"
-        for entry in record.evaluation.get("retention", ())
-        if entry["earlier"]
-        and entry["now"] is not None
-        and entry["now"] < minimum * entry["earlier"] - ROUNDING
+        for entry in gated(record, minimum)
+        if entry["passed"] is False
     )
 
 

@@ -11,6 +11,7 @@ from lib.data.preview import masked_rows
 from lib.evaluation.stage_evaluation import StageEvaluation
 from lib.lineage.base_scores import read_base_scores
 from lib.lineage.curriculum import SurveyedStage
+from lib.lineage.gate import gated
 from lib.lineage.record import REPORT, StageRecord
 from lib.report.content import report_content
 from lib.report.page import write_report
@@ -30,5 +31,7 @@ def write_stage_report(
     ancestors = [asdict(parent.record) for parent in stage.chain.parents if parent.record]
     masked = masked_rows(chat, mixture.train, EncodingRules.of(settings.data), limit=MASKED_ROWS)
     base_scores = read_base_scores(settings.output, stage.chain.base_fingerprint)
-    content = report_content(asdict(record), ancestors, evaluation.after.samples, masked, base_scores)
+    judged = asdict(record)
+    judged["evaluation"]["retention"] = gated(record, settings.evaluation.retention_min)
+    content = report_content(judged, ancestors, evaluation.after.samples, masked, base_scores)
     write_report(settings.stage_dir / REPORT, content)
