@@ -3,10 +3,12 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import start_browser
 from tiny_curriculum import Curriculum, make_curriculum, texts
 from tiny_model import make_model
 from train_command import clean_environment
@@ -53,3 +55,9 @@ def new_curriculum(tiny_base: Path, empty_store: Path) -> Callable[[Path], Curri
         return curriculum
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One for all tests that need it."""
+    yield from start_browser(tmp_path_factory.mktemp("profile"))

@@ -1,37 +1,28 @@
 """report.html in a real browser, headless: it draws, filters, fits a phone and turns dark."""
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import (
+    DESKTOP,
+    PHONE,
+    charts_are_drawn,
+    eventually,
+    needs_browser,
+    open_page,
+    set_scheme,
+    traces_of_charts,
+)
 
 from lib.report.charts import figures
 from lib.report.content import ReportContent, report_content
 from lib.report.page import write_report
 from tests.unit.report.stage_records import HOSTILE, masked_row, sample, samples, stage_record
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-CHROMEDRIVER = shutil.which("chromedriver")
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PHONE, DESKTOP = 390, 1280
 ANSWERS, WRONG = 41, 11
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER),
-    reason="needs a browser: install chromium and chromium-driver (Debian's names)",
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -47,55 +38,6 @@ def report(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(path, content)
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (requirements-dev.txt)")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
-
-
-def open_page(browser: Any, report: str, *, width: int = DESKTOP, scheme: str = "light") -> None:
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == PHONE}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    set_scheme(browser, scheme)
-    browser.get_log("browser")
-    browser.get(report)
-
-
-def set_scheme(browser: Any, scheme: str) -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def eventually(check: Callable[[], bool], seconds: float = 30) -> None:
-    """A browser draws in turns: asks until it is so, and fails when the time is over."""
-    give_up = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
-
-
-def traces_of_charts(browser: Any) -> dict[str, int]:
-    """How many traces each chart shows."""
-    found: dict[str, int] = browser.execute_script(
-        "return Object.fromEntries([...document.querySelectorAll('[data-chart]')].map(place => "
-        "[place.dataset.chart, place.querySelectorAll('svg .trace, svg .hm image').length]))"
-    )
-    return found
-
-
-def charts_are_drawn(browser: Any) -> bool:
-    return all(traces_of_charts(browser).values())
 
 
 def shows(browser: Any, answers: int, announced: str) -> None:

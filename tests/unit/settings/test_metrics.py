@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lib.settings.metrics import METRICS, WITHOUT_DIRECTION, direction
@@ -38,3 +40,9 @@ def test_another_name_is_refused_with_the_nearest_one(name: str, message: str) -
 def test_no_name_stands_in_both_lists() -> None:
     assert not set(METRICS) & set(WITHOUT_DIRECTION)
     assert not [name for name in (*METRICS, *WITHOUT_DIRECTION) if "/" in name]
+
+
+def test_every_metric_is_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name in (*METRICS, *WITHOUT_DIRECTION):
+        assert f"`{name}`" in page or f"`{name}/<field>`" in page, name
