@@ -107,9 +107,14 @@ class MlflowTracker:
         record, and the files that are there."""
         import mlflow
 
-        steps = record.training["steps"]
-        for when, step in (("before", 0), ("after", steps)):
-            self.metrics(record.evaluation[when]["metrics"], step)
+        steps, after = record.training["steps"], record.evaluation["after"]["metrics"]
+        logged = {
+            name for entry in record.training["history"] if entry.get("step") == steps for name in entry
+        }
+        self.metrics(record.evaluation["before"]["metrics"], 0)
+        # The weights that are kept may be those of an earlier step than the last that was scored.
+        self.metrics({name: value for name, value in after.items() if name not in logged}, steps)
+        self.metrics({f"final/{name}": value for name, value in after.items() if "/" not in name}, steps)
         for entry in record.evaluation["retention"]:
             if entry["now"] is not None:
                 self.metrics({f"retention/stage{entry['stage']}/{entry['headline']}": entry["now"]}, steps)

@@ -108,12 +108,14 @@ def test_evaluation_does_not_change_the_training(
 def test_the_best_checkpoint_by_a_generated_metric_is_what_is_kept(
     new_curriculum: MakeCurriculum, trained: Curriculum, tmp_path: Path
 ) -> None:
-    """All answers end the same way, so that the first evaluation stays the best; by loss it is the last."""
+    """All answers end the same way, so that the first evaluation stays the best; by loss it is the last.
+    Early stopping looks at the same metric: one evaluation without a better one, and the stage is done."""
     chosen = new_curriculum(tmp_path / "chosen")
     chosen.set(1, SFT_BEST_METRIC="gen_truncation_rate", SFT_GEN_EVAL_MAX_NEW_TOKENS=1)
+    chosen.set(1, SFT_MAX_STEPS=8, SFT_EARLY_STOPPING_PATIENCE=1)
     chosen.train(1)
     training = chosen.record(1)["training"]
-    assert (training["best_step"], training["kept_step"]) == (2, 2)
+    assert (training["best_step"], training["kept_step"], training["steps"]) == (2, 2, 4)
     assert training["best_metric"] == dict(history(chosen, "gen_truncation_rate"))[2] == 1.0
     assert trained.record(1)["training"]["kept_step"] == 4
     assert not [name for entry in training["history"] for name in entry if name.startswith("eval_gen")]

@@ -56,8 +56,12 @@ def test_metrics_are_logged_over_the_steps(
         logged = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
         assert sorted(logged) == [(entry["step"], entry[name]) for entry in history if name in entry]
     scores = client.get_metric_history(run.info.run_id, "heldout_loss")
-    # Stage 1 asks for scores before training, too.
-    assert [point.step for point in scores] == {1: [0, 4], 2: [5], 3: [4]}[stage]
+    # Stage 1 asks for scores before training, too; stage 2 ends after its last evaluation.
+    assert sorted(point.step for point in scores) == {1: [0, 2, 4], 2: [2, 4, 5], 3: [2, 4]}[stage]
+    kept = trained.record(stage)["evaluation"]["after"]["metrics"]
+    assert run.data.metrics["final/heldout_loss"] == kept["heldout_loss"]
+    retained = [name for name in run.data.metrics if name.startswith("retention/")]
+    assert len(retained) == stage - 1
 
 
 def test_params_are_the_settings_without_the_address(runs: dict[int, Any]) -> None:
