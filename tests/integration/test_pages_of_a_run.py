@@ -77,5 +77,5 @@ def test_mlflow_shows_the_run_with_its_metrics(browser: Any, trained: Curriculum
     shown = browser.execute_script(text)
     assert "stage 2" in shown
     assert "eval_loss" in shown
-    ours = [message for message in severe(browser) if mlflow_pages in message]
-    assert ours == []
+    # The page asks who is logged in; a server without accounts has no answer.
+    assert [message for message in severe(browser) if "users/current" not in message] == []

@@ -87,7 +87,14 @@ def test_artifacts_hold_ledger_settings_env_file_and_record(
 ) -> None:
     run_id = runs[stage].info.run_id
     names = {artifact.path for artifact in client.list_artifacts(run_id)}
-    assert names == {"ledger.json", "settings.json", "stage.json", f"stage{stage}.env"}
+    evaluations = {path.name for path in trained.stage_dir(stage).glob("gen_metrics_step*.json")}
+    assert len(evaluations) >= 2
+    assert names == evaluations | {
+        "ledger.json", "settings.json", "stage.json", f"stage{stage}.env", "report.html", "samples.json",
+    }  # fmt: skip
+    table = json.loads(_artifact(client, run_id, "samples.json", tmp_path))
+    assert {"prompt", "reference", "answer", "verdict"} <= set(table["columns"])
+    assert len(table["data"]) == trained.record(stage)["evaluation"]["after"]["metrics"]["gen_samples"]
     ledger = json.loads(_artifact(client, run_id, "ledger.json", tmp_path))
     assert ledger == trained.record(stage)["data"]["ledger"]
     settings = json.loads(_artifact(client, run_id, "settings.json", tmp_path))

@@ -9,6 +9,7 @@ from tiny_curriculum import STAGES, Curriculum
 from train_command import SECRET
 
 STEPS = {1: 4, 2: 5, 3: 4}
+EVALUATED = {1: (2, 4), 2: (2, 4, 5), 3: (2, 4)}
 CHECKPOINTS = {1: (2, 4), 2: (4, 5), 3: (2, 4)}
 # Leaves a stage folder beside checkpoints.
 FILES = {
@@ -16,7 +17,8 @@ FILES = {
     "adapter_config.json",
     "adapter_model.safetensors",
     "chat_template.jinja",
-    "gen_metrics_step{steps}.json",
+    "evaluation_set.json",
+    "report.html",
     "stage.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -45,7 +47,8 @@ def test_all_stages_leave_their_folders_and_nothing_else(trained: Curriculum) ->
 def test_a_stage_leaves_exactly_the_documented_files(trained: Curriculum, stage: int) -> None:
     present = {path.name for path in trained.stage_dir(stage).iterdir()}
     checkpoints = {f"checkpoint-{step}" for step in CHECKPOINTS[stage]}
-    assert present == {name.format(steps=STEPS[stage]) for name in FILES} | checkpoints
+    evaluations = {f"gen_metrics_step{step}.json" for step in EVALUATED[stage]}
+    assert present == FILES | checkpoints | evaluations
 
 
 @pytest.mark.parametrize("stage", [2, 3])
