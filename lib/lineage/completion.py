@@ -144,9 +144,9 @@ def scores_table(evaluation: dict[str, Any]) -> list[str]:
     if not shown:
         return []
     rows = f"{evaluation[columns[-1]]['metrics'].get('gen_samples', 0):.0f} held-out rows"
-    head = f"  {rows:<28}" + "".join(f"{when:<22}" for when in columns)
+    head = f"  {rows:<31}" + "".join(f"{when:<22}" for when in columns)
     return [head.rstrip()] + [
-        (f"    {name:<26}" + "".join(f"{_score(evaluation[when], name):<22}" for when in columns)).rstrip()
+        (f"    {name:<29}" + "".join(f"{_score(evaluation[when], name):<22}" for when in columns)).rstrip()
         for name in shown
     ]
 

@@ -80,8 +80,8 @@ def test_the_record_is_the_last_file_and_the_samples_lie_beside_it(
     assert "samples" not in json.loads((folder / RECORD).read_text())["evaluation"]["after"]
     printed = capsys.readouterr().out
     assert "trained 5 steps on 100 tokens in 2 s, 50 tokens/s" in printed
-    assert "  2 held-out rows             after" in printed
-    assert "    gen_parse_rate            0.500 [0.25, 0.75]" in printed
+    assert "  2 held-out rows                after" in printed
+    assert "    gen_parse_rate               0.500 [0.25, 0.75]" in printed
 
 
 def test_neither_password_nor_address_is_recorded(curriculum: Any) -> None:
