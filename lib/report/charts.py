@@ -43,7 +43,9 @@ def figures(content: ReportContent) -> dict[str, go.Figure]:
         "loss": loss_curve(content.history, content.best_step),
         "learning_rate": learning_rate_curve(content.history),
         "metrics": curves,
-        "scores": score_bars([score for score in content.scores if score.is_share and not score.label]),
+        "scores": score_bars(
+            [score for score in content.scores if score.higher_is_better and not score.label]
+        ),
         "scores_by_label": score_bars(headline_by_label(content)),
         "retention": retention_heat_map(content.matrix),
     }
@@ -125,7 +127,7 @@ def metric_curves(history: Sequence[Mapping[str, Any]], scores: Sequence[Score],
     Before training is step 0 and after training the last one; one point alone makes no curve.
     """
     figure = empty_figure(height=320, x_title="step", y_title="share")
-    shares = [score for score in scores if score.is_share and not score.label]
+    shares = [score for score in scores if score.higher_is_better and not score.label]
     for score, color, dash in zip(shares, LINES, DASHES, strict=False):
         points = _points(history, score, steps)
         if len(points) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,10 +99,15 @@ def _reasons(verdict: Mapping[str, Any]) -> Iterator[str]:
     for path in verdict.get("extra_paths") or ():
         yield f"not in the reference: {_quoted(path)}"
     for path, expected, got in verdict.get("wrong_values") or ():
-        yield f"{_quoted(path)}: {_quoted(expected)} expected, {_quoted(got)} answered"
+        yield f"{_quoted(path)}: {_json(expected)} expected, {_json(got)} answered"
     for name, field in (verdict.get("fields") or {}).items():
         if not field.get("ok"):
             yield f"{name}: {_quoted(field.get('gold'))} expected, {_quoted(field.get('pred'))} answered"
+
+
+def _json(value: object) -> str:
+    """With its type to be seen: the text "4" is not the number 4."""
+    return _quoted(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _quoted(value: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.evaluation.retention import Interval, headline_metric, interval_of, metrics_of
+from lib.settings.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,9 @@ class Score:
     after: Measured | None
 
     @property
-    def is_share(self) -> bool:
-        """A score of the answers between 0 and 1, so that it can share an axis with others."""
-        values = [measured.value for measured in (self.before, self.after) if measured]
-        return self.metric.startswith("gen_") and self.metric != "gen_samples" and max(values) <= 1
+    def higher_is_better(self) -> bool:
+        """A score of the answers between 0 and 1, of which 1 is perfect: such scores share an axis."""
+        return self.metric.startswith("gen_") and METRICS.get(self.metric.partition("/")[0]) == "max"
 
     @property
     def label(self) -> str:

@@ -16,10 +16,59 @@ METRICS: dict[str, tuple[str, str]] = {
         "held-out answers that parse",
         "Share of answers that are well-formed in the format they were asked for.",
     ),
-    "gen_exact": (
-        "held-out answers that are exactly right",
+    "gen_exact_match_rate": (
+        "answers that are exactly right",
         "Share of answers whose content equals the reference's, whatever the layout.",
     ),
+    "gen_key_path_score": (
+        "keys that are there",
+        "Share of the references' keys that the answers have, at the right place.",
+    ),
+    "gen_structeval_score": (
+        "StructEval's own score",
+        "The published formula (0.2 syntax, 0.8 keys) with its lenient parsing: to compare with others.",
+    ),
+    "gen_truncation_rate": ("answers cut off", "Share of answers that ran into the length limit."),
+    "gen_empty_rate": ("empty answers", "Share of answers without a word."),
+    "gen_unusable_reference_rate": (
+        "references that are broken",
+        "Share of rows whose reference does not parse itself. They count in no other number.",
+    ),
+    "gen_json_parse_rate": ("answers with a JSON object", "Share of answers that hold a readable object."),
+    "gen_schema_ok_rate": ("answers in the right form", "Share of answers whose three keys are lists."),
+    "gen_offender_presence_precision": (
+        "offender claimed rightly (precision)",
+        "Of the articles in which the model sees an offender, the share that have one.",
+    ),
+    "gen_offender_presence_recall": (
+        "offender found (recall)",
+        "Of the articles with an offender, the share in which the model sees one.",
+    ),
+    "gen_offender_presence_f1": ("offender present (F1)", "Precision and recall in one number."),
+    "gen_offender_name_set_f1": ("names of offenders (F1)", "Agreement of the names, over all articles."),
+    "gen_all_fields_exact_match_rate": (
+        "records with all fields right",
+        "Share of articles in which all eight fields equal the reference's.",
+    ),
+    "gen_field_exact_match_rate": ("field right", "Share of articles in which this field is right."),
+    "gen_all_fields_exact_match_rate_positive": (
+        "records with all fields right, offender present",
+        "The same over articles with an offender only, where empty fields cannot flatter.",
+    ),
+    "gen_field_exact_match_rate_positive": (
+        "field right, offender present",
+        "The same over articles with an offender only.",
+    ),
+    "gen_fp_rate_on_negative": (
+        "offender seen where there is none",
+        "Share of readable answers on articles without an offender that name one. Lower is better.",
+    ),
+    "gen_unparsed_rate_on_negative": (
+        "unreadable answers where there is no offender",
+        "They count as neither right nor wrong in the rate above. Lower is better.",
+    ),
+    "gen_style_rate": ("answers in the wanted style", "Share of answers that match the style rule."),
+    "gen_chrf": ("likeness to the reference (chrF)", "Overlap of character sequences, 1 is the same text."),
     "gen_leaf_f1": (
         "values right in held-out answers (F1)",
         "Agreement with the reference, value by value: 1 means that nothing is missing, wrong or made up.",
@@ -60,8 +109,8 @@ def number(value: float) -> str:
 
 
 def score(value: float) -> str:
-    """A score between 0 and 1 always shows its decimals: 1.00, 0.93, 0.976."""
-    return f"{value:.3f}".removesuffix("0") if abs(value) < 10 else number(value)
+    """A score between 0 and 1 with the decimals that its interval leaves meaning: 1.00, 0.93."""
+    return f"{value:.2f}" if abs(value) < 10 else number(value)
 
 
 def duration(seconds: float) -> str:
