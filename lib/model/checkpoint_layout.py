@@ -1,8 +1,8 @@
 """Which matrices on disk hold a parameter of the model, and which adapters act on them.
 
 Transformers 5 keeps the experts of a block in two stacks, gate_up_proj and down_proj; on disk they are one
-tensor per expert and projection (`experts.7.gate_proj.weight`, in Mixtral's files `block_sparse_moe.experts.7.
-w1.weight`) or, where a model was saved so, the stacks themselves. Free of torch.
+tensor per expert and projection (`experts.7.gate_proj.weight`, in Mixtral's files
+`block_sparse_moe.experts.7.w1.weight`) or, where a model was saved so, the stacks themselves. Free of torch.
 """
 
 from __future__ import annotations
@@ -128,12 +128,12 @@ def _merge_of(
 
 def _shape_of_each(matrices: Sequence[Matrix], experts: int) -> tuple[int, ...]:
     """(rows, columns) of every expert's part; empty when they differ or one is missing."""
-    shapes = {
-        (sum(own.rows for own in part), *{own.columns for own in part})
-        for expert in range(experts)
-        for part in [[matrix for matrix in matrices if matrix.expert == expert]]
-    }
-    return shapes.pop() if len(shapes) == 1 else ()
+    rows: dict[int, int] = defaultdict(int)
+    for matrix in matrices:
+        rows[matrix.expert] += matrix.rows
+    columns = {matrix.columns for matrix in matrices}
+    alike = len(rows) == experts and len(set(rows.values())) == 1 == len(columns)
+    return (rows[0], *columns) if alike else ()
 
 
 def _of_separate_experts(tensors: Sequence[StoredTensor]) -> tuple[Matrix, ...]:

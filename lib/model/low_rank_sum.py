@@ -1,8 +1,8 @@
 """The arithmetic of a merge: W = round(W0 + sum of s·BA over all adapters), one matrix after the other.
 
 Products and sums are in float64, where the order of summation moves nothing that the result could show. A
-16-bit weight is the sum as the nearest fp32 number, rounded to its type; any other is the sum, rounded. So the
-result is that of a plain `(W0.double() + update.double()).to(dtype)`, bit for bit.
+16-bit weight is the sum as the nearest fp32 number, rounded to its type; any other is the sum, rounded.
+So the result is that of a plain `(W0.double() + update.double()).to(dtype)`, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,64 +20,59 @@ from lib.model.weight_files import StoredTensor, read_bytes, read_into, write_fr
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Weights at a time. Their buffers stay in a core's cache: larger blocks ran at half the speed.
-BLOCK = 2**18
+BLOCK = 2**17
 BYTES_PER_BLOCK_WEIGHT = 8 + 3 * 8 + 2 * 8
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The update of one parameter, of all adapters together: for expert e it is left[e] @ right[e], with the
-    ranks of all adapters side by side. float64; scaling is in `left`."""
+    """The update of one parameter, of all adapters together: that of expert e, as it lies on disk, is
+    left[e] @ right[e]. float64; `left` (experts, rows, ranks), `right` (experts, ranks, columns), with the
+    ranks of all adapters side by side and their scaling multiplied in."""
 
-    down: tuple[torch.Tensor, ...]
-    up: tuple[torch.Tensor, ...]
-    scaling: tuple[float, ...]
-    transposed: bool
-
-    def of_expert(self, expert: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(rows, ranks) and (ranks, columns) of this expert's update as it lies on disk."""
-        left = torch.cat(
-            [s * up[expert].double() for s, up in zip(self.scaling, self.up, strict=True)], dim=1
-        )
-        right = torch.cat([down[expert].double() for down in self.down])
-        return (right.T.contiguous(), left.T.contiguous()) if self.transposed else (left, right)
+    left: torch.Tensor
+    right: torch.Tensor
 
 
 def read_factors(merge: ParameterMerge) -> Factors:
-    """The factors of all updates of one parameter, expert by expert.
+    """The factors of all updates of one parameter.
 
     Raises InputError when one of them is not finite, or is zero throughout: then that target never learned.
     """
-    down, up = [], []
-    for update in merge.updates:
-        a, b = _read_tensor(update.down), _read_tensor(update.up)
-        _refuse_dead(update, a, b)
-        down.append(a.reshape(merge.experts, update.rank, update.inputs))
-        up.append(b.reshape(update.outputs, update.rank, merge.experts).permute(2, 0, 1).contiguous())
-    scaling = tuple(update.scaling for update in merge.updates)
-    return Factors(tuple(down), tuple(up), scaling, merge.transposed)
+    left = torch.cat([_read_up(update, merge.experts) for update in merge.updates], dim=2)
+    right = torch.cat([_read_down(update, merge.experts) for update in merge.updates], dim=1)
+    if merge.transposed:
+        left, right = right.mT.contiguous(), left.mT.contiguous()
+    return Factors(left, right)
 
 
-def _read_tensor(stored: StoredTensor) -> torch.Tensor:
-    return torch.frombuffer(read_bytes(stored), dtype=DTYPES[stored.dtype]).reshape(stored.shape)
+def _read_up(update: LowRankUpdate, experts: int) -> torch.Tensor:
+    """Scaled B, (experts, outputs, rank); in the file it is (outputs, rank x experts)."""
+    factor = _read_living(update, update.up).reshape(update.outputs, update.rank, experts)
+    return factor.permute(2, 0, 1) * update.scaling
 
 
-def _refuse_dead(update: LowRankUpdate, a: torch.Tensor, b: torch.Tensor) -> None:
-    for name, factor in ((update.down.name, a), (update.up.name, b)):
-        size = factor.double().abs().sum().item()
-        if not math.isfinite(size):
-            raise misfit(update.adapter, f"{name} has values that are not finite")
-        if not size:
-            raise misfit(update.adapter, f"{name} is zero: {update.parameter} was never trained")
+def _read_down(update: LowRankUpdate, experts: int) -> torch.Tensor:
+    """A, (experts, rank, inputs)."""
+    return _read_living(update, update.down).reshape(experts, update.rank, update.inputs)
+
+
+def _read_living(update: LowRankUpdate, stored: StoredTensor) -> torch.Tensor:
+    values = torch.frombuffer(read_bytes(stored), dtype=DTYPES[stored.dtype]).double()
+    size = torch.dot(values, values).item()
+    if not math.isfinite(size):
+        raise misfit(update.adapter, f"{stored.name} has values that are not finite")
+    if not size:
+        raise misfit(update.adapter, f"{stored.name} is zero: {update.parameter} was never trained")
+    return values
 
 
 def working_bytes(merge: ParameterMerge) -> int:
-    """Most memory that merging this parameter takes, all its experts' factors included."""
-    factors = sum(2 * (update.down.length + 2 * update.up.length) for update in merge.updates)
-    ranks = sum(update.rank for update in merge.updates)
-    sides = sum(max(update.inputs + update.outputs for update in merge.updates) for _ in range(2))
+    """Most memory that merging this parameter takes: all factors, twice while they are put in order, and the
+    buffers of one block."""
+    values = sum(math.prod(f.shape) for update in merge.updates for f in (update.down, update.up))
     widest = max(matrix.columns for matrix in merge.matrices)
-    return factors + 2 * 8 * ranks * sides + BYTES_PER_BLOCK_WEIGHT * max(BLOCK, widest)
+    return 2 * 8 * values + BYTES_PER_BLOCK_WEIGHT * max(BLOCK, widest)
 
 
 class Workspace:
@@ -98,14 +93,19 @@ class Workspace:
     def fits(self, matrix: Matrix) -> bool:
         return (self.columns, self.dtype) == (matrix.columns, DTYPES[matrix.tensor.dtype])
 
+    def differs(self, count: int) -> bool:
+        """Whether any of the first `count` rows is other bits than before."""
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[self.dtype.itemsize]
+        return not torch.equal(self.before[:count].view(bits), self.after[:count].view(bits))
+
 
 def merge_matrix(matrix: Matrix, factors: Factors, source: int, target: int, space: Workspace) -> Tally:
     """Read the matrix from the open file `source`, add its update, write it to the same place of `target`.
 
     A matrix whose update is zero (an expert that no token of the training reached) is written as it was.
     """
-    left, right = factors.of_expert(matrix.expert)
-    left = left[matrix.first_row : matrix.first_row + matrix.rows]
+    left = factors.left[matrix.expert, matrix.first_row : matrix.first_row + matrix.rows]
+    right = factors.right[matrix.expert]
     intended = _squared_norm(left, right)
     total = Tally(intended=intended)
     for rows, offset in _blocks(matrix, space.rows):
@@ -113,6 +113,8 @@ def merge_matrix(matrix: Matrix, factors: Factors, source: int, target: int, spa
         read_into(source, _bytes_of(space.before[:count]), offset)
         if intended:
             total += _add(space, count, left[rows], right)
+            if not total.changed and space.differs(count):
+                total += Tally(changed=True)
         write_from(target, _bytes_of((space.after if intended else space.before)[:count]), offset)
     return total
 
@@ -134,8 +136,8 @@ def _squared_norm(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def _add(space: Workspace, count: int, left: torch.Tensor, right: torch.Tensor) -> Tally:
-    """`after` = round(`before` + left @ right) in the first `count` rows. What the rounding did is measured on
-    the way: R - D = after - sum, D = sum - before."""
+    """`after` = round(`before` + left @ right) in the first `count` rows. What the rounding did is measured
+    on the way: R - D = after - sum, D = sum - before."""
     before, after = space.before[:count], space.after[:count]
     exact, total = space.exact[:count], space.sum[:count]
     error, update = space.error[:count], space.update[:count]
@@ -146,5 +148,4 @@ def _add(space: Workspace, count: int, left: torch.Tensor, right: torch.Tensor) 
     update.copy_(before)
     torch.sub(total, update, out=update)
     flat, intended = error.view(-1), update.view(-1)
-    changed = not torch.equal(before.view(torch.uint8), after.view(torch.uint8))
-    return Tally(0.0, torch.dot(flat, flat).item(), torch.dot(flat, intended).item(), changed)
+    return Tally(error=torch.dot(flat, flat).item(), cross=torch.dot(flat, intended).item())

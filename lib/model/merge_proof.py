@@ -1,6 +1,6 @@
 """What a merge did to the weights: how much of the intended update is in the rounded result. Pure.
 
-For D, the update that the adapters ask for, and R, the difference between the weights on disk after and before:
+For D, the update that the adapters ask for, and R, the weights on disk after the merge minus those before:
 kept = <R, D> / <D, D>, the share of the update that is there (1: all; rounding can lose small updates);
 noise = |R - D| / |D|, what rounding added to it, relative to its size.
 """
@@ -82,8 +82,8 @@ def proof_line(proof: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"{proof['tensors_changed']} tensors changed{experts}, {100 * proof['kept']:.3g} % of the update kept, "
-        f"noise {100 * proof['noise']:.2g} %"
+        f"{proof['tensors_changed']} tensors changed{experts}, {100 * proof['kept']:.3g} % of the update "
+        f"kept, noise {100 * proof['noise']:.2g} %"
     )
 
 
@@ -93,6 +93,6 @@ def proof_notices(proof: Mapping[str, Any], least: float) -> tuple[str, ...]:
         return ()
     return (
         f"[WARNING] rounding to the base's number type kept {100 * proof['kept']:.3g} % of what the earlier "
-        f"stages learned (SFT_MERGE_MIN_KEPT={least:g}). SFT_MERGE_MODE=stack keeps their adapters beside the "
-        "weights, exactly; a base in fp32 or a higher learning rate helps too",
+        f"stages learned (SFT_MERGE_MIN_KEPT={least:g}). SFT_MERGE_MODE=stack keeps their adapters beside "
+        "the weights, exactly; a base in fp32 or a higher learning rate helps too",
     )

@@ -1,8 +1,8 @@
 """Writes the shards of a merged model: the original's bytes, with the changed matrices in their places.
 
 Types and shapes stay, so header, names and offsets stay too. What does not change is never parsed: a shard
-without any change is shared with the original (reflink, else hard link), the rest of a changed one is copied by
-the kernel. The model is never loaded; matrices are merged in parallel within a bound on memory.
+without any change is shared with the original (reflink, else hard link), the rest of a changed one is copied
+by the kernel. The model is never loaded; matrices are merged in parallel within a bound on memory.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from pathlib import Path
 
 import torch
 
-from lib.model.checkpoint_layout import Matrix, ParameterMerge
+from lib.model.checkpoint_layout import ParameterMerge
 from lib.model.low_rank_sum import Workspace, merge_matrix, read_factors, working_bytes
 from lib.model.merge_proof import Tally
 from lib.model.weight_files import Checkpoint
 
-MEMORY_BOUND = 2**30
+MEMORY_BOUND = 2**31
 # The request of Linux that makes one file share the blocks of another (ioctl_ficlonerange(2)).
 FICLONE = 0x40049409
 COPY_CHUNK = 2**24
 # A file system, or the kernel, cannot do what was asked: there is a plainer way to the same end.
 UNSUPPORTED = frozenset(
-    {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOTTY, errno.EMLINK}
+    {
+        errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL,
+        errno.EPERM, errno.EACCES, errno.ENOTTY, errno.EMLINK,
+    }
 )  # fmt: skip
 
 Range = tuple[int, int]
@@ -175,8 +178,10 @@ def _merge_parameter(
     for matrix in merge.matrices:
         if not space.fits(matrix):
             space = Workspace(matrix)
-        shard = matrix.tensor.file
-        tallies.append(merge_matrix(matrix, factors, sources[shard], targets[shard], space))
+        source, target = sources[matrix.tensor.file], targets[matrix.tensor.file]
+        tallies.append(merge_matrix(matrix, factors, source, target, space))
+        # Begins to write to disk while the next one is summed, and does not wait: fsync finds little left.
+        os.posix_fadvise(target, matrix.offset, matrix.bytes, os.POSIX_FADV_DONTNEED)
     return tallies
 
 
