@@ -26,10 +26,13 @@ def base_folder(name: str, revision: str) -> Path:
 
     wanted = [*SIDE_FILES, TEMPLATES, *WEIGHTS]
     try:
-        cached = _cached(name, revision, wanted)
-        return cached or Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
+        found = _cached(name, revision, wanted) or Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=wanted)
+        )
     except (OSError, ValueError) as error:
         raise base_error(name, error) from error
+    weight_shards(found)  # without a network the call above is content with a part
+    return found
 
 
 def _cached(name: str, revision: str, wanted: list[str]) -> Path | None:

@@ -125,7 +125,7 @@ def test_rank_stabilised_scaling(
 def test_patterns_of_rank_and_alpha(
     pattern: str, tiny_model: TinyModel, merge: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The adapter is PEFT's own, with other ranks and scalings where patterns say; the reference asks PEFT."""
+    """PEFT's own adapter, with other ranks and scalings where patterns say so; PEFT is asked which."""
     import torch
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora.layer import LoraLayer, ParamWrapper
