@@ -140,8 +140,8 @@ def _of_separate_experts(tensors: Sequence[StoredTensor]) -> tuple[Matrix, ...]:
     """Matrices in the order of experts, those of one expert in the order of the stack."""
     parts: dict[int, dict[int, StoredTensor]] = defaultdict(dict)
     for tensor in tensors:
-        _, expert, leaf = tensor.name.rsplit(".", 1)[0].rsplit(".", 2)
-        parts[int(expert)][PLACE_IN_STACK[leaf][1]] = tensor
+        _, number, leaf = tensor.name.removesuffix(".weight").rsplit(".", 2)
+        parts[int(number)][PLACE_IN_STACK[leaf][1]] = tensor
     matrices = []
     for expert in sorted(parts):
         first_row = 0

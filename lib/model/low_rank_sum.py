@@ -127,7 +127,7 @@ def _blocks(matrix: Matrix, height: int) -> Iterator[tuple[slice, int]]:
 
 
 def _bytes_of(block: torch.Tensor) -> memoryview:
-    return memoryview(block.view(torch.uint8).numpy()).cast("B")
+    return block.view(torch.uint8).numpy().data.cast("B")
 
 
 def _squared_norm(left: torch.Tensor, right: torch.Tensor) -> float:
