@@ -108,7 +108,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
 
     with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:
         model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
-        processes.say(base.line(), census.line(), *census.notices)
+        processes.say(base.line(), census.line(), *base.notices, *census.notices)
         evaluator = Evaluator(tokenizer, chat, settings, processes)
         before = evaluator.before(model, own)
         fitted = fit(

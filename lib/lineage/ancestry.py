@@ -25,6 +25,7 @@ WITHOUT_EFFECT = frozenset(
         "SFT_GEN_EVAL_BATCH_SIZE",
         "SFT_GEN_EVAL_BEFORE",
         "SFT_RETENTION_MIN",
+        "SFT_MERGE_MIN_KEPT",
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
         # Known by content: the base's fingerprint stands for them.

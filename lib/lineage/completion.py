@@ -87,7 +87,7 @@ def make_record(
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
         evaluation=evaluation.to_json(),
-        notices=[*settings.notices, *warnings, *data.notices, *census.notices],
+        notices=[*settings.notices, *warnings, *data.notices, *base.notices, *census.notices],
         mlflow_run_id=run_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),

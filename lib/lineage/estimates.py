@@ -114,14 +114,16 @@ def seconds(
     )
 
 
-def disk(parameters: int, trainable: int, *, weight_bytes: int, checkpoints: int, merges: bool) -> Estimate:
-    """Bytes that the stage writes: the merged base, and per checkpoint adapter and optimizer state."""
-    base = parameters * weight_bytes if merges else 0
+def disk(base: int, trainable: int, *, checkpoints: int, free: int) -> Estimate:
+    """Bytes that the stage writes: the merged base (0 where nothing is merged), and per checkpoint adapter
+    and optimizer state. `free` bytes are there now."""
     saved = trainable * (2 + 12 * checkpoints)
+    enough = "" if base + saved < free else ": NOT ENOUGH"
     return Estimate(
         base + saved,
         readable_bytes(base + saved),
-        f"merged base {readable_bytes(base)} + adapter and {checkpoints} checkpoints {readable_bytes(saved)}",
+        f"merged base {readable_bytes(base)} + adapter and {checkpoints} checkpoints "
+        f"{readable_bytes(saved)}; {readable_bytes(free)} free{enough}",
     )
 
 

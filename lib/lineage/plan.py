@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_step
 from lib.lineage.fingerprint import hub_snapshot
 from lib.lineage.record import read_record
 from lib.model.architecture import Architecture, read_architecture
-from lib.settings import Problem, StageSettings
+from lib.model.weight_files import weight_shards
+from lib.settings import InputError, Problem, StageSettings
 from lib.training.launch import World
 
 
@@ -157,11 +159,10 @@ def _estimates(
             checkpointing={"auto": gpus > 0, "1": True, "0": False}[settings.model.gradient_checkpointing],
         ),
         "disk": disk(
-            architecture.parameters,
+            _merged_bytes(stage, architecture),
             trainable,
-            weight_bytes=architecture.bytes_per_weight,
             checkpoints=checkpoints,
-            merges=bool(stage.chain.parents or stage.chain.missing),
+            free=shutil.disk_usage(_existing(settings.stage_dir)).free,
         ),
         "time": seconds(
             architecture.active_parameters,
@@ -172,6 +173,22 @@ def _estimates(
             processes=load.processes,
         ),
     }
+
+
+def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
+    """A merged base is as large as the stage-0 base: that of its files, where they are here."""
+    if not stage.chain.parents and not stage.chain.missing:
+        return 0
+    folder = base_folder(stage.settings)
+    try:
+        return sum(shard.stat().st_size for shard in weight_shards(folder)) if folder else 0
+    except InputError:
+        return architecture.parameters * architecture.bytes_per_weight
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder above that is there: what will be written lies on the same disk."""
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
 def _measured_speed(stage: SurveyedStage) -> float | None:

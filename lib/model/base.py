@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lib.model.merge_proof import proof_line
 from lib.settings import InputError, ModelSettings
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ComputeChoice:
 @dataclass(frozen=True)
 class StageBase:
     """The base that a stage trains on. `merged` is false for the stage-0 base itself; `seconds` is
-    what merging took."""
+    what merging took, `proof` what it did to the weights (`merge_proof.summarise`)."""
 
     path: str
     revision: str
@@ -38,6 +39,8 @@ class StageBase:
     merged: bool
     reused: bool
     seconds: float
+    proof: dict[str, Any] | None = None
+    notices: tuple[str, ...] = ()
 
     def line(self) -> str:
         if not self.merged:
@@ -45,7 +48,7 @@ class StageBase:
         how = (
             "found, built earlier from the same content" if self.reused else f"merged in {self.seconds:.1f} s"
         )
-        return f"  base {self.path} ({how})"
+        return f"  base {self.path} ({how}{': ' + proof_line(self.proof) if self.proof else ''})"
 
 
 def choose_compute(model: ModelSettings) -> ComputeChoice:

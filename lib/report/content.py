@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
+from lib.model.merge_proof import proof_line
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
 from lib.report.samples import SampleView, sample_views
 from lib.report.scores import Retained, Score, retained, scores
@@ -119,5 +120,6 @@ def _lineage(record: Mapping[str, Any]) -> tuple[Ancestor, ...]:
             Ancestor(f"Stage {parent['stage']}", str(parent["folder"]), parent["adapter_sha256"] or "")
             for parent in record["parents"]
         ),
+        *([Ancestor("Merged", proof_line(base["proof"]), base.get("key", ""))] if base.get("proof") else []),
         Ancestor(f"Stage {record['stage']}", "the adapter of this report", record["adapter_sha256"]),
     )

@@ -52,6 +52,13 @@ class ModelSettings:
         for_now(choice("merge", "stack"), "merge", "merge"),
         meaning="How earlier stages enter the base: merged into its weights, or as frozen factors",
     )
+    merge_min_kept: float = key(
+        "SFT_MERGE_MIN_KEPT",
+        "0.5",
+        number(minimum=0, maximum=1),
+        unit="share",
+        meaning="Warn when rounding keeps less of the earlier stages' update than this",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

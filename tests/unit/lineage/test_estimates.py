@@ -78,10 +78,12 @@ def test_time_from_a_measured_speed_else_from_flops() -> None:
 
 
 def test_disk_counts_the_merged_base_where_there_is_one() -> None:
-    first = disk(10**9, 10**6, weight_bytes=2, checkpoints=3, merges=False)
+    first = disk(0, 10**6, checkpoints=3, free=10**9)
     assert first.value == 10**6 * (2 + 12 * 3)
-    later = disk(10**9, 10**6, weight_bytes=2, checkpoints=3, merges=True)
+    assert first.arithmetic.endswith("1.0 GB free")
+    later = disk(2 * 10**9, 10**6, checkpoints=3, free=10**9)
     assert later.value - first.value == 2 * 10**9
+    assert later.arithmetic.endswith("1.0 GB free: NOT ENOUGH")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,20 @@ def test_a_plan_is_plain_json_with_all_that_would_run(curriculum: Any) -> None:
     assert shown["parents"] == []
 
 
+def test_the_merged_base_is_as_large_as_the_files_of_the_base(curriculum: Any) -> None:
+    curriculum.stage(1)
+    curriculum.stage(2)
+    assert plan_of(curriculum, 1).estimates["disk"].arithmetic.startswith("merged base 0 B")
+    curriculum.train(1)
+    guessed = plan_of(curriculum, 2).estimates["disk"]
+    (curriculum.base / "model.safetensors").write_bytes(bytes(123_456))
+    curriculum.train(1)
+    counted = plan_of(curriculum, 2).estimates["disk"]
+    assert counted.arithmetic.startswith("merged base 123.5 kB")
+    assert not guessed.arithmetic.startswith("merged base 0 B")
+    assert counted.arithmetic.endswith(" free")
+
+
 def test_processes_share_the_steps(curriculum: Any) -> None:
     curriculum.stage(1, SFT_GRAD_ACCUM=1, SFT_PER_DEVICE_TRAIN_BS=1)
     assert plan_of(curriculum, 1).steps == 38

@@ -58,6 +58,17 @@ def test_lineage_goes_from_the_base_up_to_this_stage() -> None:
     assert [layer.identity[:2] for layer in lineage] == ["ff", "11", "22", "aa"]
 
 
+def test_lineage_says_what_the_merge_kept() -> None:
+    record = stage_record(3)
+    proof = {"kept": 0.98, "noise": 0.05, "tensors_changed": 31, "expert_tensors_changed": 23}
+    record["base"] = {**record["base"], "key": "bb", "proof": {**proof, "expert_tensors": 24}}
+    merged = content_of(record).lineage[-2]
+    assert (merged.name, merged.identity) == ("Merged", "bb")
+    assert merged.detail == (
+        "31 tensors changed (23 of 24 expert tensors), 98 % of the update kept, noise 5 %"
+    )
+
+
 def test_settings_keep_their_origin() -> None:
     rows = {row.key: (row.value, row.origin) for row in content_of(stage_record()).settings}
     assert rows["SFT_LR"] == ("1e-3", "--set")

@@ -19,6 +19,7 @@ DEFAULTS = {
     "SFT_ATTENTION": "auto",
     "SFT_GRADIENT_CHECKPOINTING": "auto",
     "SFT_MERGE_MODE": "merge",
+    "SFT_MERGE_MIN_KEPT": "0.5",
     "SFT_LORA_R": "16",
     "SFT_LORA_ALPHA": "32",
     "SFT_LORA_DROPOUT": "0.05",
