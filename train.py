@@ -79,6 +79,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     from lib.model.adapter import attach_lora, round_adapter, save_adapter
     from lib.model.base import choose_compute, load_base, load_tokenizer
     from lib.model.merge import obtain_base
+    from lib.model.merge_probe import PROBE_ROWS, probe_merge
     from lib.model.targets import find_targets
     from lib.report.stage_report import write_stage_report
     from lib.tracking.callback import TrackingCallback
@@ -104,6 +105,8 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
             settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
         )
     model = load_base(base, compute, on_gpu=world.gpus > 0)
+    probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
+    base = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
     targets = find_targets(model, settings.lora.target_modules)
 
     with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:

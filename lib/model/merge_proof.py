@@ -83,8 +83,13 @@ def proof_line(proof: Mapping[str, Any]) -> str:
     )
     return (
         f"{proof['tensors_changed']} tensors changed{experts}, {100 * proof['kept']:.3g} % of the update "
-        f"kept, noise {100 * proof['noise']:.2g} %"
+        f"kept, noise {100 * proof['noise']:.2g} %{_gap(proof.get('logits'))}"
     )
+
+
+def _gap(logits: Mapping[str, Any] | None) -> str:
+    """The same token ranked first as by base and adapters, on probe rows."""
+    return f", same first token {100 * logits['same_first']:.3g} %" if logits else ""
 
 
 def proof_notices(proof: Mapping[str, Any], least: float) -> tuple[str, ...]:
