@@ -56,7 +56,7 @@ def test_it_is_measured_once(merged: Merged, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_forgotten_adapter_is_seen(merged: Merged) -> None:
-    base, settings, adapters, model = merged
+    _, settings, adapters, model = merged
     honest = logits_gap(model, merge_probe.base_with_adapters(settings, adapters, model.device), ROWS)
     missing = logits_gap(model, merge_probe.base_with_adapters(settings, adapters[:1], model.device), ROWS)
     assert missing["mean"] > 10 * honest["mean"]
