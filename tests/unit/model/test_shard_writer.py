@@ -1,5 +1,6 @@
 """However the work is cut and shared out, the files are the same."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,18 @@ def test_blocks_of_any_height(
         assert tally.changed == whole[name].changed is True
         assert tally.kept == pytest.approx(whole[name].kept, rel=1e-5)
         assert tally.noise == pytest.approx(whole[name].noise, rel=1e-4)
+
+
+def test_only_what_does_not_change_is_copied(
+    planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, merges = planned
+    real, copied = os.copy_file_range, []
+    monkeypatch.setattr(shard_writer, "_clone", lambda *_: False)
+    monkeypatch.setattr(os, "copy_file_range", lambda *a: copied.append(real(*a)) or copied[-1])
+    written(planned, tmp_path / "copied")
+    changed = sum(matrix.bytes for merge in merges for matrix in merge.matrices)
+    assert sum(copied) == checkpoint.bytes - changed
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
