@@ -11,7 +11,7 @@ from lib.data.chat import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
-from lib.lineage.curriculum import SurveyedStage, survey, survey_one
+from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
 from lib.lineage.gate import earlier_stages
 from lib.lineage.record import StageRecord, read_record
 from lib.settings import InputError, list_stages
@@ -27,11 +27,10 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
             if code:
                 return code
         elif number == 0:
-            evaluate_base(survey(options.stages_dir, list_stages(options.stages_dir)), world)
+            evaluate_base(survey(options.stages_dir, list_stages(options.stages_dir), thorough=True), world)
         else:
-            evaluate_finished(
-                survey_one(options.stages_dir, number, chosen=[number], overrides=options.set), world
-            )
+            stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
+            evaluate_finished(with_base(stage), world)
     return 0
 
 
@@ -85,7 +84,8 @@ def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
-    first = stages[0].settings
+    under_all = with_base(stages[0])
+    first = under_all.settings
     compute = choose_compute(first.model)
     tokenizer = load_tokenizer(first.model)
     processes = Processes(first, world, compute.dtype, evaluates=False)
@@ -100,7 +100,7 @@ def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
         scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))
         table = scores_table({"after": evaluation.to_json()})
         processes.say(*notices, f"  on the evaluation set of stage {settings.stage}:", *table)
-    processes.on_main(keep_base_scores, first.output, stages[0].chain.base_fingerprint, scored)
+    processes.on_main(keep_base_scores, first.output, under_all.chain.base.content, scored)
 
 
 def _finished(stage: SurveyedStage) -> StageRecord:

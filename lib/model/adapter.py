@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 KINDS = ("attention", "experts", "router", "dense_mlp", "other")
 
 
@@ -184,4 +185,4 @@ def _save_config(model: PeftModel, folder: Path, base: str) -> None:
         if isinstance(value, set | frozenset) or key in {"target_modules", "target_parameters"}:
             config[key] = sorted(value) if value else value
     text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, default=str)
-    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
