@@ -56,8 +56,9 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
         else:
-            warnings = preconditions(stage)  # before torch is loaded: what is wrong is said within a second
-            stage = with_base(stage)
+            preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+            stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
+            warnings = preconditions(stage)
             if world.zero2 and not is_worker():
                 code = run_workers(world, worker_command(options, number))
                 if code:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lib.commands.arguments import worker_command
 from lib.data.chat import chat_of
@@ -27,10 +28,11 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
             if code:
                 return code
         elif number == 0:
-            evaluate_base(survey(options.stages_dir, list_stages(options.stages_dir), thorough=True), world)
+            evaluate_base(options.stages_dir, world)
         else:
             stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
-            evaluate_finished(with_base(stage), world)
+            stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
+            evaluate_finished(stage, world)
     return 0
 
 
@@ -73,7 +75,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes.on_main(finish_stage, settings.stage_dir, record)
 
 
-def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
+def evaluate_base(stages_dir: Path, world: World) -> None:
     """Score the untouched base on the evaluation set of every stage: where the curriculum began."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import Evaluator
@@ -84,7 +86,8 @@ def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
-    under_all = with_base(stages[0])
+    stages = survey(stages_dir, list_stages(stages_dir), thorough=True)
+    under_all = with_base(stages[0], stages_dir, chosen=(), overrides=())
     first = under_all.settings
     compute = choose_compute(first.model)
     tokenizer = load_tokenizer(first.model)

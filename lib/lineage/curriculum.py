@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.local_identity import local_fingerprints
 from lib.lineage.ancestry import Chain, identity, running_elsewhere, trace
-from lib.lineage.fingerprint import base_fingerprint
 from lib.lineage.status import StageStatus, stage_status
 from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
@@ -113,18 +112,18 @@ def survey_one(
     return survey(stages_dir, [*earlier, stage], chosen=chosen, overrides=overrides, thorough=True)[-1]
 
 
-def with_base(stage: SurveyedStage) -> SurveyedStage:
-    """The stage with its base on this machine, downloaded where need be: only then its content is known.
+def with_base(
+    stage: SurveyedStage, stages_dir: Path, *, chosen: Sequence[int], overrides: Sequence[str]
+) -> SurveyedStage:
+    """The stage with its base on this machine. Where that had to be downloaded it is surveyed again: only now
+    its content is known, and whether the earlier stages were trained on the same.
 
     Raises InputError when it cannot be downloaded.
     """
-    settings, chain = stage.settings, stage.chain
-    if chain.base.content:
+    if stage.chain.base.content:
         return stage
-    fetch_base(settings.model)
-    chain = replace(chain, base=base_fingerprint(settings.model, thorough=True))
-    current = identity(settings, chain, local_fingerprints(settings.data))
-    return replace(stage, chain=chain, identity=current)
+    fetch_base(stage.settings.model)
+    return survey_one(stages_dir, stage.settings.stage, chosen=chosen, overrides=overrides)
 
 
 def preconditions(stage: SurveyedStage) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.lineage.ancestry import Chain, trace
-from lib.lineage.curriculum import SurveyedStage, survey, with_base
+from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
 from lib.model.adapter import ADAPTER_CONFIG
-from lib.model.base_files import base_folder
+from lib.model.base_files import base_folder, fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages
 
 
@@ -44,10 +44,11 @@ def stages_to_export(stages_dir: Path, last: int, destination: Path, *, replace:
     ]
     if problems:
         raise InputError(problems)
-    base = with_base(surveyed[-1]).chain.base
-    whole = trace(settings, [*numbers, last], thorough=False)
-    records = tuple(parent.record for parent in whole.parents if parent.record)
-    return Exported(settings, Chain(base, whole.parents, whole.missing), records)
+    chain = trace(settings, [*numbers, last], thorough=True)
+    if not chain.base.content:
+        fetch_base(settings.model)  # only now it can be said whether the stages were trained on it
+        return stages_to_export(stages_dir, last, destination, replace=replace)
+    return Exported(settings, chain, tuple(parent.record for parent in chain.parents if parent.record))
 
 
 def _stage_problems(stage: SurveyedStage, last: int) -> Iterator[Problem]:

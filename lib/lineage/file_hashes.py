@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -15,6 +16,8 @@ from typing import NamedTuple
 REMEMBERED_BYTES = 8 * 2**20
 # A file may change twice within one tick of the file system's clock, so a young one is not remembered.
 SETTLED_SECONDS = 2.0
+# Above this size people would wonder what takes so long.
+WORTH_A_WORD = 2**30
 CACHE = "lora-curriculum/hashes"
 
 
@@ -58,6 +61,8 @@ def _remembered(path: Path, stamp: Stamp) -> str:
     known = _recall(path, stamp)
     if known:
         return known
+    if stamp.size > WORTH_A_WORD:
+        print(f"hashing {path.name} ({stamp.size / 1e9:.1f} GB), once", file=sys.stderr, flush=True)
     digest = _digest(path)
     if Stamp.of(path) == stamp:
         _keep(path, stamp, digest)

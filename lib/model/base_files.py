@@ -66,6 +66,8 @@ def fetch_base(model: ModelSettings) -> None:
         )
     except (OSError, ValueError) as error:
         raise base_error(model.base_model, error) from error
+    if not base_is_here(model):
+        raise base_error(model.base_model, OSError("it has no complete set of model*.safetensors"))
 
 
 def weight_files(folder: Path) -> list[Path]:

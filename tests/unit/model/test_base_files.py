@@ -41,6 +41,7 @@ def test_a_download_asks_for_what_is_read_and_for_nothing_twice(monkeypatch: pyt
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda name, **how: asked.update(how, name=name)
     )
+    monkeypatch.setattr(base_files, "base_is_here", lambda model: True)
     fetch_base(ModelSettings(base_model="owner/model", base_revision="v2"))
     assert (asked["name"], asked["revision"]) == ("owner/model", "v2")
     assert not [pattern for pattern in asked["allow_patterns"] if pattern in {"*", "*.bin", "*.py"}]
@@ -52,6 +53,12 @@ def test_a_failed_download_is_the_users_business(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(InputError, match="401 gated"):
+        fetch_base(ModelSettings(base_model="owner/model"))
+
+
+def test_a_repository_without_safetensors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **how: None)
+    with pytest.raises(InputError, match="safetensors"):
         fetch_base(ModelSettings(base_model="owner/model"))
 
 
