@@ -40,7 +40,7 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
     """Build the folder beside its place and move it there when it is whole."""
     # torch, and all that needs it, is imported here and not above, so that a refusal takes no time.
     from lib.model.exported_files import add_end_tokens, take_tokenizer
-    from lib.model.merge import obtain_base
+    from lib.model.merge import MERGE_RECORD, obtain_base
     from lib.model.stacked_adapter import stack_adapters
     from lib.training.quiet import quiet_libraries
 
@@ -53,6 +53,7 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
             card = adapter_card(exported, name, rank)
         else:
             obtain_base(settings.model, chain.adapters, folder, key=chain.key)
+            (folder / MERGE_RECORD).unlink()  # it says that nothing has been added since
             chat = ChatFormat.load(settings.stage_dir)
             add_end_tokens(folder, chat.stop_ids if chat else ())
             card = merged_card(exported, name)

@@ -78,6 +78,7 @@ def test_the_model_is_an_ordinary_folder(model_folder: Path, tiny_base: Path, tr
     assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} <= names
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} <= names
     assert not [name for name in names if "adapter" in name or name.endswith(".part")]
+    assert "merge.json" not in names
     assert AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").dtype == torch.bfloat16
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     conversation = [{"role": "user", "content": "Write it as toml."}]
