@@ -21,7 +21,8 @@ from lib.commands.show import show_plans, show_status
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage, stage_files
-from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one
+from lib.lineage.contract import keep_contract
+from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
@@ -55,7 +56,9 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
         else:
-            warnings = preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+            preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+            stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
+            warnings = preconditions(stage)
             if world.zero2 and not is_worker():
                 code = run_workers(world, worker_command(options, number))
                 if code:
@@ -93,12 +96,13 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     compute = choose_compute(settings.model)
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
+    changes = keep_contract(stage, chat)
     data = prepare_rows(settings, chat)
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     validation = data.validation or own.encoded(chat)
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
-    notices = [*warnings, *remarks]
+    notices = [*warnings, *changes, *remarks]
     processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
         base = obtain_base(
@@ -121,7 +125,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         round_adapter(model, settings.lora)
         processes.on_main(save_adapter, model, tokenizer, settings, base)
         scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
-        record = make_record(stage, data, base, census, fitted, scores, tracker.run_id, notices)
+        record = make_record(stage, chat, data, base, census, fitted, scores, tracker.run_id, notices)
         processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
         processes.on_main(write_stage_report, stage, record, scores, data.mixture, chat)
         processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))

@@ -1,4 +1,4 @@
-"""Options of `python train.py`."""
+"""Options of `python train.py` and `python export.py`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,30 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
     if options.json and not (options.plan or options.status):
         parser.error("--json belongs to --plan or --status")
     return options
+
+
+def parse_export(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """Options of `python export.py`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--stage", required=True, type=int, metavar="N", help="the last stage that goes into the model")
+    add("--to", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    add(
+        "--stages-dir",
+        type=Path,
+        default=Path("stages"),
+        metavar="DIR",
+        help="folder of the curriculum's stage files",
+    )
+    add(
+        "--adapter-only",
+        action="store_true",
+        help="one adapter with the updates of all stages, instead of a whole model",
+    )
+    add("--force", action="store_true", help="replace a model or adapter that DIR holds")
+    return parser.parse_args(arguments)
 
 
 def worker_command(options: argparse.Namespace, stage: int) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lib.commands.arguments import worker_command
 from lib.data.chat import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
-from lib.lineage.curriculum import SurveyedStage, survey, survey_one
+from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
 from lib.lineage.gate import earlier_stages
 from lib.lineage.record import StageRecord, read_record
 from lib.settings import InputError, list_stages
@@ -27,11 +28,11 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
             if code:
                 return code
         elif number == 0:
-            evaluate_base(survey(options.stages_dir, list_stages(options.stages_dir)), world)
+            evaluate_base(options.stages_dir, world)
         else:
-            evaluate_finished(
-                survey_one(options.stages_dir, number, chosen=[number], overrides=options.set), world
-            )
+            stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
+            stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
+            evaluate_finished(stage, world)
     return 0
 
 
@@ -74,7 +75,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes.on_main(finish_stage, settings.stage_dir, record)
 
 
-def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
+def evaluate_base(stages_dir: Path, world: World) -> None:
     """Score the untouched base on the evaluation set of every stage: where the curriculum began."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import Evaluator
@@ -85,7 +86,9 @@ def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
-    first = stages[0].settings
+    stages = survey(stages_dir, list_stages(stages_dir), thorough=True)
+    under_all = with_base(stages[0], stages_dir, chosen=(), overrides=())
+    first = under_all.settings
     compute = choose_compute(first.model)
     tokenizer = load_tokenizer(first.model)
     processes = Processes(first, world, compute.dtype, evaluates=False)
@@ -100,7 +103,7 @@ def evaluate_base(stages: Sequence[SurveyedStage], world: World) -> None:
         scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))
         table = scores_table({"after": evaluation.to_json()})
         processes.say(*notices, f"  on the evaluation set of stage {settings.stage}:", *table)
-    processes.on_main(keep_base_scores, first.output, stages[0].chain.base_fingerprint, scored)
+    processes.on_main(keep_base_scores, first.output, under_all.chain.base.content, scored)
 
 
 def _finished(stage: SurveyedStage) -> StageRecord:

@@ -15,8 +15,9 @@ from lib.data.masks import EncodingRules
 from lib.data.prepare import PLAN_CHARACTERS, PlannedData, plan_rows
 from lib.data.preview import preview_rows
 from lib.lineage.curriculum import SurveyedStage, survey
-from lib.lineage.plan import StagePlan, base_folder, make_plan
+from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
+from lib.model.base_files import base_folder
 from lib.settings import InputError, Problems, list_stages
 from lib.training.launch import World
 
@@ -63,11 +64,11 @@ def _show_plan(
     characters: int,
 ) -> StagePlan:
     settings = stage.settings
-    folder = base_folder(settings)
+    folder = base_folder(settings.model)
     chat = ChatFormat.load(folder, settings.data.chat_template) if folder else None
     planned = plan_rows(settings, chat, characters=characters)
     runs_before = tuple(plan.stage for plan in before if plan.will_run)
-    plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force)
+    plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force, chat=chat)
     if not options.json:
         print_plan(plan, console)
         _show_masks(stage, chat, planned, options.show_mask)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from lib.settings.errors import InputError, Problem
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+FIXED_DAY = datetime(2000, 1, 1)
 _BATCH = 512
 _PROBE = (Message("user", "question"), Message("assistant", "answer"))
 
@@ -79,8 +81,16 @@ class ChatFormat:
         source = find_template(template) if template else own_template
         return cls(Tokenizer.from_str(tokenizer.to_str()), special_tokens, source)
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """The conversation as text. InputError without a template; jinja2.TemplateError when it refuses."""
+    def render(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        *,
+        on_a_fixed_day: bool = False,
+    ) -> str:
+        """The conversation as text. InputError without a template; jinja2.TemplateError when it refuses.
+
+        Some templates write today's date; `on_a_fixed_day` makes them comparable."""
         if self._compiled is None:
             raise InputError.of(
                 where="tokenizer of the base model",
@@ -90,12 +100,19 @@ class ChatFormat:
                 remedy=f"set SFT_CHAT_TEMPLATE to a jinja file or one of: {', '.join(bundled_templates())}",
             )
         plain = [{"role": message.role, "content": message.content} for message in messages]
-        return render(self._compiled, plain, self.special_tokens, add_generation_prompt=add_generation_prompt)
+        names: dict[str, object] = {**self.special_tokens}
+        if on_a_fixed_day:
+            names["strftime_now"] = FIXED_DAY.strftime
+        return render(self._compiled, plain, names, add_generation_prompt=add_generation_prompt)
+
+    def ids_of(self, text: str) -> list[int]:
+        """Token ids of text as a template wrote it."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation up to where the assistant answers next."""
-        ids: list[int] = self._tokenizer.encode(self.render(messages, True), add_special_tokens=False).ids
-        return ids
+        return self.ids_of(self.render(messages, True))
 
     def encode(self, examples: Sequence[Example], rules: EncodingRules) -> EncodedRows:
         """Every row as ids and mask. A row that the template refuses is reported, not raised."""

@@ -69,17 +69,18 @@ def compile_template(source: str) -> jinja2.Template:
 def render(
     template: jinja2.Template,
     messages: Sequence[Mapping[str, str]],
-    special_tokens: Mapping[str, str],
+    names: Mapping[str, object],
     *,
     add_generation_prompt: bool,
 ) -> str:
-    """The conversation as text. Raises jinja2.TemplateError when the template refuses it."""
+    """The conversation as text. `names` are what the template knows besides: the special tokens, and whatever
+    takes the place of one of the environment's globals. Raises jinja2.TemplateError when it refuses."""
     return template.render(
         messages=list(messages),
         tools=None,
         documents=None,
         add_generation_prompt=add_generation_prompt,
-        **special_tokens,
+        **names,
     )
 
 

@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from lib.settings.errors import InputError
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -34,10 +35,16 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles | None:
     # The bindings raise a bare Exception for a file that they cannot parse.
     except Exception as error:
         raise _broken(path, str(error)) from error
-    config = _json_object(folder / "tokenizer_config.json")
+    config = _json_object(folder / TOKENIZER_CONFIG)
     special_tokens = _special_tokens({**_json_object(folder / "special_tokens_map.json"), **config})
     _add_missing_tokens(tokenizer, config.get("added_tokens_decoder") or {}, special_tokens)
     return TokenizerFiles(tokenizer, special_tokens, _chat_template(folder, config))
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The template that comes with a tokenizer. InputError for a broken file, OSError for an unreadable
+    one."""
+    return _chat_template(folder, _json_object(folder / TOKENIZER_CONFIG))
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

@@ -9,9 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.lineage.fingerprint import base_fingerprint, differences, file_sha256, json_sha256
+from lib.lineage.file_hashes import file_sha256
+from lib.lineage.fingerprint import (
+    BaseFingerprint,
+    adapter_fingerprint,
+    base_fingerprint,
+    differences,
+    json_sha256,
+    template_fingerprint,
+    tokenizer_fingerprint,
+)
 from lib.lineage.record import RUNNING, StageRecord, read_record
-from lib.model.adapter import ADAPTER_WEIGHTS
+from lib.lineage.versions import decisive_versions
+from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lib.model.base_files import base_folder
 from lib.settings import StageSettings
 
 # Settings that change what a person sees or keeps, not what is learned.
@@ -28,9 +39,12 @@ WITHOUT_EFFECT = frozenset(
         "SFT_MERGE_MIN_KEPT",
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
-        # Known by content: the base's fingerprint stands for them.
+        # A permission, not a change.
+        "SFT_ALLOW_TEMPLATE_CHANGE",
+        # Known by content: the fingerprints of base and chat template stand for them.
         "SFT_BASE_MODEL",
         "SFT_BASE_REVISION",
+        "SFT_CHAT_TEMPLATE",
     ]
 )
 # These choose the checkpoint when SFT_BEST_METRIC comes from generated answers; else only what is reported.
@@ -47,7 +61,9 @@ OF_GENERATION = frozenset(
         "SFT_GEN_EVAL_STYLE",
     ]
 )
-BASE = "base model"
+BASE, TOKENIZER, TEMPLATE = "base model", "tokenizer", "chat template"
+# The same base seen less and less closely: the first view that record and present both have is compared.
+BASE_VIEWS = (BASE, "base model by sizes and ends", "base model by name")
 # Origins of settings that belong to one run and not to the curriculum.
 PASSING = frozenset({"environment", "--set"})
 DATA_KEYS = frozenset({"SFT_DATASET_MIX", "SFT_DATASET_IDS", "SFT_DATASET_ID"})
@@ -60,6 +76,8 @@ class Parent:
     stage: int
     folder: Path
     adapter_sha256: str
+    fingerprint: str
+    """Of weights and configuration together."""
     record: StageRecord | None
 
 
@@ -67,7 +85,7 @@ class Parent:
 class Chain:
     """Everything under a stage: the stage-0 base and the adapters of earlier stages, oldest first."""
 
-    base_fingerprint: str
+    base: BaseFingerprint
     parents: tuple[Parent, ...]
     missing: tuple[int, ...]
 
@@ -78,34 +96,53 @@ class Chain:
 
     @property
     def key(self) -> str:
-        """Content key of the merged base: the same key means the same weights."""
-        return json_sha256([self.base_fingerprint, [parent.adapter_sha256 for parent in self.parents]])
+        """Content key of the merged base: the same key means the same weights. Empty where the base's content
+        is not known, as for a plan."""
+        if not self.base.content:
+            return ""
+        return json_sha256([self.base.content, [parent.fingerprint for parent in self.parents]])
 
 
-def trace(settings: StageSettings, earlier: Sequence[int]) -> Chain:
-    """The chain under `settings`; `earlier` are the numbers of the curriculum's earlier stages."""
+def trace(settings: StageSettings, earlier: Sequence[int], *, thorough: bool) -> Chain:
+    """The chain under `settings`; `earlier` are the numbers of the curriculum's earlier stages. `thorough`
+    reads the base whole where that was never done; a plan makes do without."""
     parents, missing = [], []
     for stage in earlier:
         folder = Path(f"{settings.output}_stage{stage}")
         weights = folder / ADAPTER_WEIGHTS
-        if weights.is_file() and (folder / "adapter_config.json").is_file():
-            parents.append(Parent(stage, folder, file_sha256(weights), read_record(folder)))
+        if weights.is_file() and (folder / ADAPTER_CONFIG).is_file():
+            parents.append(
+                Parent(stage, folder, file_sha256(weights), adapter_fingerprint(folder), read_record(folder))
+            )
         else:
             missing.append(stage)
-    model = settings.model
-    return Chain(base_fingerprint(model.base_model, model.base_revision), tuple(parents), tuple(missing))
+    base = base_fingerprint(settings.model, thorough=thorough)
+    return Chain(base, tuple(parents), tuple(missing))
 
 
 def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[str, str]) -> dict[str, str]:
-    """What decides the result of a stage, as flat text: settings, base, parents and data."""
+    """What decides the result of a stage, as flat text: settings, base, tokenizer and chat template,
+    parents, data, and the libraries that give the saved files their meaning. Of a base that is not here
+    only the name."""
     judged_by_loss = settings.training.best_metric == "eval_loss"
     ignored = WITHOUT_EFFECT | (OF_GENERATION if judged_by_loss else frozenset())
     return {
         **{key: value for key, value in settings.values.items() if key not in ignored},
-        BASE: chain.base_fingerprint[:16],
-        **{f"stage {parent.stage}": parent.adapter_sha256[:16] for parent in chain.parents},
+        **_base_identity(settings, chain.base),
+        **decisive_versions(),
+        **{f"stage {parent.stage}": parent.fingerprint[:16] for parent in chain.parents},
         **{f"data set {name}": digest[:16] for name, digest in data_fingerprints.items()},
     }
+
+
+def _base_identity(settings: StageSettings, base: BaseFingerprint) -> dict[str, str]:
+    views = (base.content[:16], base.outline[:16], base.name)
+    found = {view: text for view, text in zip(BASE_VIEWS, views, strict=True) if text}
+    folder = base_folder(settings.model)
+    if folder is None:
+        return found
+    template = template_fingerprint(folder, settings.data.chat_template)
+    return {**found, TOKENIZER: tokenizer_fingerprint(folder)[:16], TEMPLATE: template[:16]}
 
 
 def stale_reasons(
@@ -117,11 +154,13 @@ def stale_reasons(
     settings that come from the environment or `--set`, then or now, are left out: they belong to one
     run, and nobody repeats those of stage 1 when stage 2 is run.
     """
-    found = differences(record.identity, current)
+    found = _differences(record.identity, current)
     if not as_run_now:
         passing = {
             key for given in (record.origins, origins) for key, origin in given.items() if origin in PASSING
         }
+        if "SFT_CHAT_TEMPLATE" in passing:
+            passing.add(TEMPLATE)
         data_passes = bool(passing & DATA_KEYS)
         found = [
             (key, old, new)
@@ -131,9 +170,18 @@ def stale_reasons(
     return [_reason(key, old, new) for key, old, new in found]
 
 
+def _differences(recorded: Mapping[str, str], current: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """What differs, the base seen as closely as both sides allow; what lies in its folder is compared only
+    where both had the folder."""
+    views = [view for view in BASE_VIEWS if view in recorded and view in current]
+    unseen = {key for key in (TOKENIZER, TEMPLATE) if key not in recorded or key not in current}
+    left_out = {*BASE_VIEWS, *unseen} - {*views[:1]}
+    return [found for found in differences(recorded, current) if found[0] not in left_out]
+
+
 def _reason(key: str, old: object, new: object) -> str:
-    if key == BASE:
-        return "the base model changed"
+    if key in BASE_VIEWS or key in {TOKENIZER, TEMPLATE}:
+        return f"the {'base model' if key in BASE_VIEWS else key} changed"
     if key.startswith("stage "):
         return f"{key} was {'added' if old is None else 'removed' if new is None else 'retrained'}"
     if key.startswith("data set "):

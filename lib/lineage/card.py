@@ -10,16 +10,9 @@ from lib.lineage.record import StageRecord
 def model_card(record: StageRecord, folder: Path) -> str:
     """Markdown with the Hub's front matter; says what must be loaded under the adapter."""
     base = record.base
-    rows = "\n".join(f"| {line['id']} | {line['upsampled']:,} |" for line in record.data["ledger"]["sources"])
     parents = ", ".join(f"stage {parent['stage']}" for parent in record.parents)
     origin = (
         f"`{base['stage0']}` with the adapters of {parents} merged into it" if parents else "the stage-0 base"
-    )
-    scores = "\n".join(
-        f"| {name} | {value:.4f} |" for name, value in record.evaluation["after"]["metrics"].items()
-    )
-    score_table = (
-        f"\n## Scores on held-out rows\n\n| metric | value |\n|---|---|\n{scores}\n" if scores else ""
     )
     return f"""---
 base_model: {base["path"]}
@@ -33,10 +26,8 @@ tags:
 A LoRA adapter trained on `{base["path"]}` ({origin}).
 It trains {record.adapter["trainable"]:,} parameters, {record.adapter["experts"]:,} of them in experts.
 
-| data set | rows trained |
-|---|---|
-{rows}
-{score_table}
+{data_table(record)}
+{score_section(record)}
 ## Use
 
 ```python
@@ -50,3 +41,15 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 `stage.json` beside this file holds settings, data ledger, loss curve and lineage.
 """
+
+
+def data_table(record: StageRecord) -> str:
+    rows = (f"| {line['id']} | {line['upsampled']:,} |" for line in record.data["ledger"]["sources"])
+    return "\n".join(["| data set | rows trained |", "|---|---|", *rows])
+
+
+def score_section(record: StageRecord) -> str:
+    """Heading and table; empty for a stage without evaluation."""
+    scores = record.evaluation["after"]["metrics"]
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in scores.items())
+    return f"\n## Scores on held-out rows\n\n| metric | value |\n|---|---|\n{rows}\n" if rows else ""

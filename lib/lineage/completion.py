@@ -13,15 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.data.chat_contract import chat_contract
 from lib.evaluation.evaluation_set import EVALUATION_SET
 from lib.files import write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.fingerprint import file_sha256
-from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions
-from lib.model.adapter import ADAPTER_WEIGHTS
+from lib.lineage.file_hashes import file_sha256
+from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions, write_record
+from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
 
 if TYPE_CHECKING:
+    from lib.data.chat import ChatFormat
     from lib.data.prepare import PreparedData
     from lib.evaluation.stage_evaluation import StageEvaluation
     from lib.model.adapter import Census
@@ -62,6 +65,7 @@ def _begin(folder: Path) -> None:
 
 def make_record(
     stage: SurveyedStage,
+    chat: ChatFormat,
     data: PreparedData,
     base: StageBase,
     census: Census,
@@ -72,17 +76,20 @@ def make_record(
 ) -> StageRecord:
     """The record of a stage that has just been trained, put together from what each step returned."""
     settings = stage.settings
+    files = _file_hashes(settings.stage_dir)
     return StageRecord(
         stage=settings.stage,
         settings={key: value for key, value in settings.values.items() if key not in NOT_RECORDED},
         origins=dict(settings.origins),
         identity=dict(stage.identity),
-        base={**asdict(base), "fingerprint": stage.chain.base_fingerprint, "key": stage.chain.key},
+        base={**asdict(base), "fingerprint": stage.chain.base.content, "key": stage.chain.key},
         parents=[
             {"stage": parent.stage, "folder": str(parent.folder), "adapter_sha256": parent.adapter_sha256}
             for parent in stage.chain.parents
         ],
-        adapter_sha256=file_sha256(settings.stage_dir / ADAPTER_WEIGHTS),
+        adapter_sha256=files[ADAPTER_WEIGHTS],
+        files=files,
+        chat=chat_contract(chat).to_json(),
         data={"sources": [asdict(source) for source in data.sources], "ledger": data.ledger.to_json()},
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
@@ -92,6 +99,11 @@ def make_record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
     )
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    named = (folder / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG, TEMPLATE_FILE))
+    return {path.name: file_sha256(path) for path in (*named, *tokenizer_files(folder)) if path.is_file()}
 
 
 def keep_evaluation(stage_dir: Path, record: StageRecord, evaluation: StageEvaluation) -> None:
@@ -113,7 +125,7 @@ def stage_files(stage_dir: Path) -> list[Path]:
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:
     """Write the model card and, last and atomically, `stage.json`; say what came out."""
     write_text(stage_dir / "README.md", model_card(record, stage_dir))
-    write_json(stage_dir / RECORD, asdict(record))
+    write_record(stage_dir, record)
     for line in summary(record, stage_dir):
         print(line, flush=True)
 

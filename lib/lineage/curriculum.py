@@ -11,6 +11,7 @@ from pathlib import Path
 from lib.data.local_identity import local_fingerprints
 from lib.lineage.ancestry import Chain, identity, running_elsewhere, trace
 from lib.lineage.status import StageStatus, stage_status
+from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
 
 
@@ -62,17 +63,19 @@ def survey(
     chosen: Sequence[int] = (),
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
+    thorough: bool = False,
 ) -> list[SurveyedStage]:
     """Every stage of `stages` in ascending order, with the state that follows from those before it.
 
     `chosen` are the stages that are about to run: `overrides` apply to them, and all their settings
-    count when they are compared with an earlier run. Raises InputError with the problems of all files.
+    count when they are compared with an earlier run. `thorough` reads a base whole that was never read on
+    this machine; `--status` and `--plan` do not. Raises InputError with the problems of all files.
     """
     settings_of = _load_all(stages_dir, stages, chosen, overrides, environ)
     surveyed: list[SurveyedStage] = []
     for stage, settings in settings_of.items():
         earlier = [number for number in list_stages(stages_dir) if number < stage]
-        chain = trace(settings, earlier)
+        chain = trace(settings, earlier, thorough=thorough)
         current = identity(settings, chain, local_fingerprints(settings.data))
         stale = {s.settings.stage: s.status.reasons for s in surveyed if s.status.state == "stale"}
         status = stage_status(settings, chain, current, list(stale), as_run_now=stage in chosen)
@@ -104,9 +107,23 @@ def _load_all(
 def survey_one(
     stages_dir: Path, stage: int, *, chosen: Sequence[int], overrides: Sequence[str]
 ) -> SurveyedStage:
-    """One stage, judged together with the stages before it."""
+    """One stage, judged thoroughly and together with the stages before it."""
     earlier = [number for number in list_stages(stages_dir) if number < stage]
-    return survey(stages_dir, [*earlier, stage], chosen=chosen, overrides=overrides)[-1]
+    return survey(stages_dir, [*earlier, stage], chosen=chosen, overrides=overrides, thorough=True)[-1]
+
+
+def with_base(
+    stage: SurveyedStage, stages_dir: Path, *, chosen: Sequence[int], overrides: Sequence[str]
+) -> SurveyedStage:
+    """The stage with its base on this machine. Where that had to be downloaded it is surveyed again: only now
+    its content is known, and whether the earlier stages were trained on the same.
+
+    Raises InputError when it cannot be downloaded.
+    """
+    if stage.chain.base.content:
+        return stage
+    fetch_base(stage.settings.model)
+    return survey_one(stages_dir, stage.settings.stage, chosen=chosen, overrides=overrides)
 
 
 def preconditions(stage: SurveyedStage) -> list[str]:
@@ -130,7 +147,10 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     missing = [number for number in chain.missing if number not in runs_before]
     stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
     failed = {number: why for number, why in stage.failed_parents.items() if number not in runs_before}
-    unfinished = [p.stage for p in chain.parents if p.record is None and p.stage not in runs_before]
+    known = {*runs_before, *stale}
+    unfinished = [
+        parent.stage for parent in chain.parents if parent.record is None and parent.stage not in known
+    ]
     problems = [*_base_problems(settings), *unwritable_problems(settings), *_running_problems(settings)]
     if settings.strict:
         problems += [

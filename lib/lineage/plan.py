@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.data.chat import ChatFormat
 from lib.data.ledger import MixLedger
 from lib.data.prepare import PlannedData
+from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage, obstacles
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
-from lib.lineage.fingerprint import hub_snapshot
 from lib.lineage.record import read_record
 from lib.model.architecture import Architecture, read_architecture
+from lib.model.base_files import base_folder
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
 from lib.training.launch import World
@@ -48,23 +50,23 @@ class StagePlan:
         return asdict(self)
 
 
-def base_folder(settings: StageSettings) -> Path | None:
-    """Where the base model's files are on this machine; None when they have to be downloaded."""
-    folder = Path(settings.model.base_model).expanduser()
-    if folder.is_dir():
-        return folder
-    return hub_snapshot(settings.model.base_model, settings.model.base_revision)
-
-
 def make_plan(
-    stage: SurveyedStage, planned: PlannedData, world: World, *, runs_before: tuple[int, ...], forced: bool
+    stage: SurveyedStage,
+    planned: PlannedData,
+    world: World,
+    *,
+    runs_before: tuple[int, ...],
+    forced: bool,
+    chat: ChatFormat | None = None,
 ) -> StagePlan:
-    """The plan of one stage. `runs_before` are earlier stages that the same command trains first."""
+    """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
+    None where the tokenizer is not on this machine."""
     settings, ledger = stage.settings, planned.ledger
-    folder = base_folder(settings)
+    folder = base_folder(settings.model)
     architecture = read_architecture(folder) if folder else None
     load = workload(settings, ledger, world.processes) if ledger else None
     problems, notices = obstacles(stage, runs_before=runs_before)
+    broken, changes = check_contract(stage, chat, runs_before=runs_before) if chat else ([], [])
     return StagePlan(
         stage=settings.stage,
         file=str(settings.env_file),
@@ -82,8 +84,8 @@ def make_plan(
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
         estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
-        notices=(*settings.notices, *notices, *planned.notices),
-        problems=tuple(problems),
+        notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
+        problems=(*problems, *broken),
     )
 
 

@@ -6,14 +6,17 @@ import json
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass, field
-from importlib import metadata
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lib.files import write_json
+from lib.lineage.fingerprint import json_sha256
+from lib.lineage.versions import library_version
+
 RECORD = "stage.json"
 REPORT = "report.html"
-SCHEMA = 2
+SCHEMA = 3
 RUNNING = "running.json"
 LIBRARIES = (
     "torch",
@@ -40,6 +43,10 @@ class StageRecord:
     base: dict[str, Any]
     parents: list[dict[str, Any]]
     adapter_sha256: str
+    files: dict[str, str]
+    """sha256 of the files that others load: adapter, its configuration, tokenizer, chat template."""
+    chat: dict[str, Any]
+    """How the chat template writes conversations: what later stages are held to."""
     data: dict[str, Any]
     adapter: dict[str, Any]
     training: dict[str, Any]
@@ -49,11 +56,29 @@ class StageRecord:
     finished: str
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
+    checksum: str = ""
+    """Of everything else in the file."""
 
     @property
     def kept_step(self) -> int:
         """The step whose weights became the adapter: the best evaluated one, where that was kept."""
         return int(self.training["kept_step"])
+
+    @property
+    def intact(self) -> bool:
+        """Whether the file is as it was written."""
+        return self.checksum == _checksum(self)
+
+
+def _checksum(record: StageRecord) -> str:
+    # By way of JSON, where keys are text and paths are too.
+    content = json.loads(json.dumps(asdict(replace(record, checksum="")), default=str))
+    return json_sha256(content)
+
+
+def write_record(stage_dir: Path, record: StageRecord) -> None:
+    """`stage.json`, atomically and sealed with its checksum."""
+    write_json(stage_dir / RECORD, asdict(replace(record, checksum=_checksum(record))))
 
 
 def read_record(stage_dir: Path) -> StageRecord | None:
@@ -70,10 +95,7 @@ def versions() -> dict[str, str]:
     """Versions of Python, the libraries that compute, and this project's own commit."""
     found = {"python": platform.python_version(), "code": code_version()}
     for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = "not installed"
+        found[library] = library_version(library)
     return found
 
 

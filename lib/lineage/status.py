@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.lineage.ancestry import Chain, running_elsewhere, stale_reasons
-from lib.lineage.fingerprint import file_sha256
+from lib.lineage.file_hashes import file_sha256
 from lib.lineage.gate import gate_failures
-from lib.lineage.record import StageRecord, read_record
+from lib.lineage.record import RECORD, StageRecord, read_record
+from lib.lineage.versions import version_notice
 from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.settings import StageSettings
 
@@ -30,6 +31,8 @@ class StageStatus:
     """What is left of each earlier stage's score on its own evaluation set, as a share."""
     gate: tuple[str, ...] = ()
     """Why a complete stage failed its retention gate; empty when it passed."""
+    remarks: tuple[str, ...] = ()
+    """What could not be compared, or differs without making the stage stale."""
 
     def line(self) -> str:
         scores = "  ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
@@ -37,7 +40,14 @@ class StageStatus:
         gate = "GATE FAILED: " + "; ".join(self.gate) if self.gate else ""
         text = "  ".join(
             part
-            for part in ("; ".join(self.reasons), self.summary, scores, kept and f"keeps {kept}", gate)
+            for part in (
+                "; ".join(self.reasons),
+                self.summary,
+                scores,
+                kept and f"keeps {kept}",
+                gate,
+                *(f"({remark})" for remark in self.remarks),
+            )
             if part
         )
         return f"stage {self.stage}  {self.state:<11}  {text}".rstrip()
@@ -58,13 +68,15 @@ def stage_status(
     """
     folder = settings.stage_dir
     record = read_record(folder)
+    if record is None and (folder / RECORD).exists() and running_elsewhere(folder) is None:
+        reason = f"its {RECORD} is damaged, or of another version of this trainer"
+        return StageStatus(settings.stage, "stale", (reason,), "", {}, str(folder))
     if record is None:
         state, summary = _unfinished(settings)
         return StageStatus(settings.stage, state, (), summary, {}, str(folder))
     reasons = stale_reasons(record, current, settings.origins, as_run_now=as_run_now)
     reasons += [f"stage {stage} is stale" for stage in stale_parents]
-    if not _adapter_intact(settings, record):
-        reasons.append("its adapter file is not the one that was recorded")
+    reasons += _tampering(settings, record)
     return StageStatus(
         settings.stage,
         "stale" if reasons else "complete",
@@ -74,12 +86,29 @@ def stage_status(
         str(folder),
         _kept(record),
         gate_failures(record, settings.evaluation.retention_min),
+        tuple(remark for remark in (_base_remark(chain), version_notice(record.versions)) if remark),
     )
 
 
-def _adapter_intact(settings: StageSettings, record: StageRecord) -> bool:
-    weights = settings.stage_dir / ADAPTER_WEIGHTS
-    return weights.is_file() and file_sha256(weights) == record.adapter_sha256
+def _tampering(settings: StageSettings, record: StageRecord) -> list[str]:
+    """What lies in the stage's folder and is not what the run left there."""
+    reasons = [] if record.intact else [f"its {RECORD} was changed by hand"]
+    for name, digest in record.files.items():
+        path = settings.stage_dir / name
+        if not path.is_file() or file_sha256(path) != digest:
+            what = "adapter file" if name == ADAPTER_WEIGHTS else name
+            reasons.append(f"its {what} is not the one that was recorded")
+    return reasons
+
+
+def _base_remark(chain: Chain) -> str:
+    if chain.base.content:
+        return ""
+    if chain.base.outline:
+        return (
+            "base compared by sizes and ends of its files: not read whole here since they changed; a run does"
+        )
+    return "base compared by name: its files are not on this machine"
 
 
 def _unfinished(settings: StageSettings) -> tuple[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 KINDS = ("attention", "experts", "router", "dense_mlp", "other")
 
 
@@ -165,7 +166,7 @@ def save_adapter(
     save_file(saved, temporary, metadata={"format": "pt"})
     temporary.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(temporary, folder / ADAPTER_WEIGHTS)
-    _save_config(model, folder, base.path)
+    save_config(model, folder, base.path)
     tokenizer.save_pretrained(folder)
 
 
@@ -176,12 +177,13 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
 
 
-def _save_config(model: PeftModel, folder: Path, base: str) -> None:
-    """adapter_config.json with sorted sets: PEFT's own order changes from run to run."""
+def save_config(model: PeftModel, folder: Path, base: str) -> None:
+    """adapter_config.json with lists for sets: PEFT's own order changes from run to run, and an empty set
+    would be written as text."""
     config = model.peft_config[ADAPTER].to_dict()
     config |= {"base_model_name_or_path": base, "inference_mode": True}
     for key, value in config.items():
-        if isinstance(value, set | frozenset) or key in {"target_modules", "target_parameters"}:
-            config[key] = sorted(value) if value else value
+        if isinstance(value, set | frozenset) or (value and key in {"target_modules", "target_parameters"}):
+            config[key] = sorted(value)
     text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, default=str)
-    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ def write_stage_report(
     settings = stage.settings
     ancestors = [asdict(parent.record) for parent in stage.chain.parents if parent.record]
     masked = masked_rows(chat, mixture.train, EncodingRules.of(settings.data), limit=MASKED_ROWS)
-    base_scores = read_base_scores(settings.output, stage.chain.base_fingerprint)
+    base_scores = read_base_scores(settings.output, stage.chain.base.content)
     judged = asdict(record)
     judged["evaluation"]["retention"] = gated(record, settings.evaluation.retention_min)
     content = report_content(judged, ancestors, evaluation.after.samples, masked, base_scores)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train_command import SECRET, TrainCommand
+from train_command import EXPORT, SECRET, TrainCommand
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty")
 STAGES = (1, 2, 3)
@@ -70,6 +70,10 @@ class Curriculum:
     @property
     def command(self) -> TrainCommand:
         return TrainCommand(self.folder)
+
+    @property
+    def export(self) -> TrainCommand:
+        return TrainCommand(self.folder, EXPORT)
 
     def stage_dir(self, stage: int) -> Path:
         return self.folder / f"out/lora_stage{stage}"

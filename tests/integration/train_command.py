@@ -1,4 +1,4 @@
-"""The real command, as a user runs it: `python train.py …` in another process."""
+"""The real commands, as a user runs them: `python train.py …` in another process."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN = ROOT / "train.py"
+TRAIN, EXPORT = ROOT / "train.py", ROOT / "export.py"
 LIMIT_SECONDS = 420
 SECRET = "hf_ThisMustNeverBeWrittenDown"
 # What would reach the settings, the processes or the network.
@@ -20,11 +20,12 @@ class TrainCommand:
     """The command in a working folder of its own."""
 
     cwd: Path
+    script: Path = TRAIN
 
     def __call__(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         """The finished command with its output; `environ` on top of a clean environment."""
         return subprocess.run(
-            _line(arguments),
+            self._line(arguments),
             cwd=self.cwd,
             env={**clean_environment(), **environ},
             capture_output=True,
@@ -42,7 +43,7 @@ class TrainCommand:
     def interrupted(self, *arguments: object, at: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of a command that gets SIGINT once it prints a line with `at`."""
         with subprocess.Popen(
-            _line(arguments),
+            self._line(arguments),
             cwd=self.cwd,
             env={**clean_environment(), "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -65,9 +66,8 @@ class TrainCommand:
                 raise
         return process.returncode, seen + out, err
 
-
-def _line(arguments: tuple[object, ...]) -> list[str]:
-    return [sys.executable, str(TRAIN), *map(str, arguments)]
+    def _line(self, arguments: tuple[object, ...]) -> list[str]:
+        return [sys.executable, str(self.script), *map(str, arguments)]
 
 
 def clean_environment() -> dict[str, str]:

@@ -161,10 +161,13 @@ class Curriculum:
     def state(self, number: int, **keywords: Any) -> str:
         return self.surveyed(number, **keywords).status.state
 
-    def prepared(self, stage: SurveyedStage) -> PreparedData:
-        chat = ChatFormat.load(self.base)
+    def chat(self, stage: SurveyedStage) -> ChatFormat:
+        chat = ChatFormat.load(self.base, stage.settings.data.chat_template)
         assert chat is not None
-        return prepare_rows(stage.settings, chat)
+        return chat
+
+    def prepared(self, stage: SurveyedStage) -> PreparedData:
+        return prepare_rows(stage.settings, self.chat(stage))
 
     @staticmethod
     def scored(
@@ -187,14 +190,18 @@ class Curriculum:
 
     def record(self, stage: SurveyedStage, adapter: bytes = b"weights", **keywords: Any) -> StageRecord:
         """The record of a stage that has left `adapter` as its weights."""
-        stage.settings.stage_dir.mkdir(parents=True, exist_ok=True)
-        (stage.settings.stage_dir / "adapter_model.safetensors").write_bytes(adapter)
+        folder = stage.settings.stage_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(adapter)
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "chat_template.jinja").write_text(self.chat(stage).template)
         census = Census(attention=10, experts=20, router=0, dense_mlp=0, other=0, frozen=970, tensors=4)
         fitted = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 5, 1.25, 10**9, [{"loss": 2.0}])
         base = StageBase(str(self.base), "", str(self.base), merged=False, reused=False, seconds=0.0)
         values = {"evaluation": self.scored(stage.settings.stage), "run_id": "run", "warnings": []}
         return make_record(
             stage=stage,
+            chat=self.chat(stage),
             data=self.prepared(stage),
             base=base,
             census=census,
@@ -208,7 +215,6 @@ class Curriculum:
         folder = self.folder(number)
         scored = self.scored(number)
         record = self.record(stage, adapter, evaluation=scored)
-        (folder / "adapter_config.json").write_text("{}")
         keep_evaluation(folder, record, scored)
         finish_stage(folder, record)
         return record

@@ -55,6 +55,12 @@ class DataSettings:
         local_or_named("a bundled template's name or a jinja file, or empty"),
         meaning="Chat template; empty: the tokenizer's own",
     )
+    allow_template_change: bool = key(
+        "SFT_ALLOW_TEMPLATE_CHANGE",
+        "0",
+        flag(),
+        meaning="Whether this stage may write conversations otherwise than the stage before it did",
+    )
     mask_cot: bool = key(
         "SFT_MASK_COT",
         "1",

@@ -4,8 +4,17 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.curriculum import choose_stages, obstacles, preconditions, survey, unwritable_problems
-from lib.settings import InputError
+from lib.lineage import curriculum as module
+from lib.lineage.curriculum import (
+    choose_stages,
+    obstacles,
+    preconditions,
+    survey,
+    unwritable_problems,
+    with_base,
+)
+from lib.model import base_files
+from lib.settings import InputError, ModelSettings
 
 
 @pytest.fixture
@@ -124,8 +133,6 @@ def test_a_folder_that_can_be_made_is_fine(curriculum: Any) -> None:
 def test_a_stage_that_runs_elsewhere_is_not_started_twice(
     curriculum: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.lineage import curriculum as module
-
     curriculum.stage(1)
     stage = curriculum.surveyed(1)
     monkeypatch.setattr(module, "running_elsewhere", lambda folder: 4711)
@@ -150,3 +157,31 @@ def test_the_key_of_a_chain_is_its_content(curriculum: Any) -> None:
     curriculum.train(1, adapter=b"one")
     curriculum.train(2, adapter=b"two")
     assert curriculum.surveyed(3).chain.key == chain.key
+
+
+def test_a_base_that_was_just_downloaded_is_held_against_the_earlier_stages(
+    curriculum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache was emptied and the Hub's `main` moved on: by name all was well, by content it is not."""
+    for number in (1, 2):
+        curriculum.stage(number, SFT_BASE_MODEL="owner/model")
+    here = curriculum.base
+    monkeypatch.setattr(base_files, "hub_snapshot", lambda name, revision: here if here.exists() else None)
+    (here / "model.safetensors").write_bytes(b"as it was")
+    curriculum.train(1)
+    here = curriculum.root / "not yet"
+    stage = curriculum.surveyed(2)
+    assert preconditions(stage) == []
+    assert stage.chain.key == ""
+
+    def download(model: ModelSettings) -> None:
+        nonlocal here
+        here = curriculum.base
+        (here / "model.safetensors").write_bytes(b"as it is now")
+
+    monkeypatch.setattr(module, "fetch_base", download)
+    stage = with_base(stage, curriculum.stages, chosen=(2,), overrides=())
+    assert stage.chain.key
+    assert with_base(stage, curriculum.stages, chosen=(2,), overrides=()) is stage
+    with pytest.raises(InputError, match="the base model changed"):
+        preconditions(stage)

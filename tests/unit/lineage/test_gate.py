@@ -1,16 +1,15 @@
 """The retention gate, judged from records."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lib.evaluation.stage_evaluation import Retained
-from lib.files import write_json
 from lib.lineage.completion import keep_evaluation
 from lib.lineage.curriculum import obstacles
 from lib.lineage.gate import earlier_stages, failed_gate, gate_failures
-from lib.lineage.record import RECORD
+from lib.lineage.record import write_record
 
 
 def trained_twice(curriculum: Any, earlier: float | None, now: float, **keys: Any) -> Any:
@@ -23,7 +22,7 @@ def trained_twice(curriculum: Any, earlier: float | None, now: float, **keys: An
     scored = curriculum.scored(2, retained=(kept,))
     record = replace(record, evaluation=scored.to_json())
     keep_evaluation(curriculum.folder(2), record, scored)
-    write_json(curriculum.folder(2) / RECORD, asdict(record))
+    write_record(curriculum.folder(2), record)
     return record
 
 

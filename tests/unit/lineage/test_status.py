@@ -5,13 +5,16 @@ import os
 import shutil
 import socket
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib.lineage import file_hashes, fingerprint
 from lib.lineage.ancestry import WITHOUT_EFFECT
-from lib.lineage.record import RUNNING
+from lib.lineage.curriculum import preconditions
+from lib.lineage.record import RECORD, RUNNING
 from lib.settings import InputError
 from lib.settings.stage import KEYS
 
@@ -113,6 +116,95 @@ def test_the_base_changed(trained: Any) -> None:
     assert trained.surveyed(1).status.reasons == ("the base model changed",)
 
 
+def test_the_tokenizer_changed(trained: Any) -> None:
+    config = trained.base / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token": "<unk>"}))
+    assert trained.surveyed(1).status.reasons == ("the tokenizer changed",)
+
+
+def test_the_chat_template_changed(trained: Any) -> None:
+    template = trained.base / "chat_template.jinja"
+    source = template.read_text()
+    template.write_text(source + "{# another #}")
+    assert trained.surveyed(1).status.reasons == ("the chat template changed",)
+    mine = trained.root / "mine.jinja"
+    mine.write_text(source)
+    for number in (1, 2, 3):
+        trained.stage(number, SFT_CHAT_TEMPLATE=mine)
+    assert states(trained) == ["complete"] * 3, "the same template under another name"
+    mine.write_text(source + " ")
+    assert trained.surveyed(1).status.reasons == ("the chat template changed",)
+    mine.unlink()
+    assert trained.surveyed(1).status.reasons == ("the chat template changed",)
+
+
+def test_a_template_for_one_run_does_not_make_the_ancestors_stale(trained: Any) -> None:
+    found = trained.survey(3, environ={"SFT_CHAT_TEMPLATE": "zephyr"})
+    assert [stage.status.state for stage in found] == ["complete", "complete", "stale"]
+
+
+@pytest.mark.parametrize(
+    ("library", "then", "reason", "remark"),
+    [
+        ("peft", "0.18.9", "peft changed from 0.18 to 0.21", ""),
+        ("transformers", "4.57.0", "transformers changed from 4 to 5", "transformers 4.57, now 5.23"),
+        ("transformers", "5.1.0", "", "transformers 5.1, now 5.23"),
+        ("torch", "2.12.1", "", "torch 2.12, now 2.13"),
+        ("trl", "1.15.0", "", "trl 1.15, now 1.16"),
+        ("torch", "2.13.9+cu130", "", ""),
+        ("mlflow", "1.0.0", "", ""),
+    ],
+)
+def test_what_another_version_of_a_library_means(
+    library: str, then: str, reason: str, remark: str, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained with the version `then`, looked at with those that are pinned."""
+    pinned = {"peft": "0.21.2", "transformers": "5.23.0", "torch": "2.13.0", "trl": "1.16.0"}
+    installed = pinned | {library: then}
+    monkeypatch.setattr(metadata, "version", lambda name: installed.get(name, "1.0"))
+    trained.train(1, adapter=b"adapter 1")
+    installed |= pinned
+    status = trained.surveyed(1).status
+    assert status.reasons == ((reason,) if reason else ())
+    assert remark in status.line()
+    assert bool(status.remarks) == bool(remark)
+
+
+def test_a_large_base_that_was_never_read_is_compared_by_its_ends(
+    curriculum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan does not read 61 GB; that it did not is said, and the ends of the files still tell a lot."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(curriculum.root / "cache"))
+    weights = curriculum.base / "model.safetensors"
+    weights.write_bytes(b"a" * 300)
+    curriculum.stage(1)
+    curriculum.train(1)
+    monkeypatch.setattr(file_hashes, "REMEMBERED_BYTES", 100)
+    monkeypatch.setattr(fingerprint, "REMEMBERED_BYTES", 100)
+    monkeypatch.setattr(fingerprint, "END_BYTES", 10)
+    monkeypatch.setattr(file_hashes, "SETTLED_SECONDS", -1)
+    curriculum.train(1, thorough=True)
+    assert (curriculum.state(1), curriculum.surveyed(1).status.remarks) == ("complete", ())
+
+    weights.write_bytes(b"a" * 150 + b"b" + b"a" * 149)
+    status = curriculum.surveyed(1).status
+    assert status.state == "complete"
+    assert "not read whole" in status.line()
+    assert curriculum.surveyed(1, thorough=True).status.reasons == ("the base model changed",)
+    weights.write_bytes(b"b" + b"a" * 299)
+    assert curriculum.surveyed(1).status.reasons == ("the base model changed",)
+
+
+def test_a_base_that_is_not_here_is_compared_by_name(trained: Any) -> None:
+    away = trained.base.rename(trained.root / "away")
+    status = trained.surveyed(1).status
+    assert status.state == "complete"
+    assert "not on this machine" in status.line()
+    away.rename(trained.base)
+    trained.stage(1, SFT_BASE_MODEL="owner/other")
+    assert trained.surveyed(1).status.reasons == ("the base model changed",)
+
+
 def test_a_base_that_only_moved_is_the_same(trained: Any) -> None:
     moved = trained.base.rename(trained.root / "moved")
     for number in (1, 2, 3):
@@ -145,6 +237,32 @@ def test_the_adapter_file_was_exchanged(trained: Any) -> None:
     assert "not the one that was recorded" in reason
     weights.unlink()
     assert trained.state(3) == "stale"
+
+
+def test_an_adapter_configuration_was_changed(trained: Any) -> None:
+    (trained.folder(1) / "adapter_config.json").write_text('{"lora_alpha": 64}')
+    first, second, _ = trained.survey()
+    assert first.status.reasons == ("its adapter_config.json is not the one that was recorded",)
+    assert second.status.reasons == ("stage 1 was retrained", "stage 1 is stale")
+
+
+def test_the_template_beside_the_adapter_was_changed(trained: Any) -> None:
+    (trained.folder(1) / "chat_template.jinja").write_text("{{ messages }}")
+    first, second, _ = trained.survey()
+    assert first.status.reasons == ("its chat_template.jinja is not the one that was recorded",)
+    assert second.status.reasons == ("stage 1 is stale",)
+
+
+def test_the_record_was_changed_by_hand(trained: Any) -> None:
+    path = trained.folder(1) / RECORD
+    path.write_text(path.read_text().replace('"gen_parse_rate": 0.5', '"gen_parse_rate": 0.9'))
+    assert trained.surveyed(1).status.reasons == ("its stage.json was changed by hand",)
+    path.write_text("{")
+    (reason,) = trained.surveyed(1).status.reasons
+    assert reason.startswith("its stage.json is damaged")
+    with pytest.raises(InputError, match=r"stage\.json is damaged") as caught:
+        preconditions(trained.surveyed(2))
+    assert len(caught.value.problems) == 1
 
 
 def test_what_is_run_now_answers_for_overrides_and_ancestors_do_not(trained: Any) -> None:

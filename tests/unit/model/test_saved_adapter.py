@@ -34,6 +34,24 @@ def test_plain_peft_loads_the_model_that_is_in_memory(
     assert (loaded - without).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("requested", [("q_proj",), ("gate_proj", "up_proj", "down_proj")])
+def test_an_adapter_of_one_kind_alone_on_a_model_with_experts(
+    requested: tuple[str, ...],
+    tiny_model: TinyModel,
+    trained_adapter: Trained,
+    load: Callable[[Path], Any],
+    logits: Callable[[Any], Any],
+) -> None:
+    """PEFT then has an empty set of modules, or of parameters."""
+    import torch
+    from peft import PeftModel
+
+    folder, model = trained_adapter(tiny_model("qwen3_moe"), requested=requested)
+    loaded = logits(PeftModel.from_pretrained(load(tiny_model("qwen3_moe")), str(folder)))
+    torch.testing.assert_close(loaded, logits(model), atol=1e-4, rtol=1e-4)
+    assert "set()" not in (folder / "adapter_config.json").read_text()
+
+
 def test_the_adapter_is_a_few_ordinary_files(
     tiny_model: TinyModel, trained_adapter: Trained, stage_settings: Callable[..., StageSettings]
 ) -> None:

@@ -32,6 +32,7 @@ DEFAULTS = {
     "SFT_VAL_RATIO": "0.05",
     "SFT_MAX_SEQ_LEN": "2048",
     "SFT_CHAT_TEMPLATE": "",
+    "SFT_ALLOW_TEMPLATE_CHANGE": "0",
     "SFT_MASK_COT": "1",
     "SFT_OUTPUT_MARKERS": "Output:,OUTPUT:,Final:,Answer:,Result:,Response:",
     "SFT_OUTPUT_LEARN_MODE": "after_marker",

@@ -1,4 +1,4 @@
-"""Where the files of a base model are on this machine."""
+"""The folder of a base model, downloaded where it is not on this machine, and what belongs to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPLATES = "additional_chat_templates/*.jinja"
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 
 
-def base_folder(name: str, revision: str) -> Path:
+def obtain_base_folder(name: str, revision: str) -> Path:
     """The folder `name`, or the snapshot of a Hub model, downloaded when the cache does not have it whole.
 
     Raises InputError when there is no such model here and it cannot be fetched.

@@ -1,0 +1,100 @@
+"""The files of a base model on this machine: where they lie, which of them is what. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lib.model.base import base_error
+from lib.settings import ModelSettings
+
+CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
+TOKENIZER_SUFFIXES = frozenset({".json", ".txt", ".model", ".tiktoken"})
+TOKENIZER_NAMES = (
+    "tokenizer",
+    "special_tokens",
+    "added_tokens",
+    "vocab",
+    "merges",
+    "spiece",
+    "sentencepiece",
+)
+TEMPLATE_FILE = "chat_template.jinja"
+INDEX = "model.safetensors.index.json"
+# Beside these, repositories hold the same weights in other formats.
+FETCHED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "model*.safetensors")
+
+
+def base_folder(model: ModelSettings) -> Path | None:
+    """Where the base model's files are on this machine; None when they have to be downloaded."""
+    folder = Path(model.base_model).expanduser()
+    return folder if folder.is_dir() else hub_snapshot(model.base_model, model.base_revision)
+
+
+def hub_snapshot(base_model: str, revision: str) -> Path | None:
+    """Folder of a Hub model in the local cache, None when it is not there. Never asks the network."""
+    if Path(base_model).expanduser().exists() or base_model.count("/") > 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(base_model, "config.json", revision=revision or None)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def base_is_here(model: ModelSettings) -> bool:
+    """Whether nothing of the model has to be downloaded. A local folder is taken as it is."""
+    if Path(model.base_model).expanduser().is_dir():
+        return True
+    snapshot = hub_snapshot(model.base_model, model.base_revision)
+    return snapshot is not None and _is_whole(snapshot)
+
+
+def fetch_base(model: ModelSettings) -> None:
+    """Download a Hub model. Raises InputError when that cannot be done."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            model.base_model,
+            revision=model.base_revision or None,
+            allow_patterns=list(FETCHED),
+            ignore_patterns=["*/*"],
+        )
+    except (OSError, ValueError) as error:
+        raise base_error(model.base_model, error) from error
+    if not base_is_here(model):
+        raise base_error(model.base_model, OSError("it has no complete set of model*.safetensors"))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Configuration and weights, by name."""
+    return [path for path in _files(folder) if path.name in CONFIG_FILES or ".safetensors" in path.suffixes]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every shard is there: an interrupted download, or a tokenizer alone, is no model."""
+    names = {path.name for path in _files(folder)}
+    if INDEX not in names:
+        return any(name.endswith(".safetensors") for name in names)
+    try:
+        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True  # damaged: the loader says so; its content counts all the same
+    return names.issuperset(shards)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The tokenizer's files, by name, without a chat template of its own file."""
+    return [
+        path
+        for path in _files(folder)
+        if path.suffix in TOKENIZER_SUFFIXES and path.name.startswith(TOKENIZER_NAMES)
+    ]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
