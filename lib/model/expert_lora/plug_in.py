@@ -16,7 +16,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_expe
 
 from lib.model.expert_lora.gate import Gate, gate_of
 from lib.model.expert_lora.kernel import ExpertCall, SplitExperts
-from lib.model.expert_lora.products import OneByOne
+from lib.model.expert_lora.products import choose_products
 from lib.model.expert_lora.projection import FrozenProjection
 from lib.model.expert_lora.routing import RoutingMemory, sort_by_expert, weights_for
 
@@ -41,6 +41,12 @@ def use_split_expert_lora(model: PeftModel) -> tuple[str, ...]:
         f"[WARNING] the LoRA of {name} (and its like) is computed by PEFT's own, slower forward: {reason}"
         for reason, name in reasons.items()
     )
+
+
+def split_wrappers(model: nn.Module) -> set[ParamWrapper]:
+    """The wrappers whose LoRA is computed in the split form."""
+    forwards = [module.forward for module in model.modules() if isinstance(module, ParamWrapper)]
+    return {w for forward in forwards if isinstance(forward, SplitForward) for w in forward.wrappers}
 
 
 def _wrapped_blocks(model: nn.Module) -> Iterator[tuple[str, ParamWrapper]]:
@@ -91,6 +97,7 @@ class SplitForward:
         self._outer = outer
         wrappers = _by_parameter(outer)
         self._gate_up, self._down = wrappers["gate_up_proj"], wrappers["down_proj"]
+        self.wrappers = (self._gate_up, self._down)
         self._memory = RoutingMemory()
 
     def __call__(self, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
@@ -162,18 +169,20 @@ def split_experts_forward(
     if lora is None:
         return grouped_mm_experts_forward(experts, hidden_states, top_k_index, top_k_weights)
     number = int(torch.randint(2**63 - 1, ()))
+    weights = experts.gate_up_proj, experts.down_proj
     routing = lora.memory.recall(number)
     if routing is None:
-        routing = sort_by_expert(top_k_index, experts.num_experts, padded=experts.gate_up_proj.dtype==torch.bfloat16)
+        on_cpu_in_half = weights[0].device.type == "cpu" and weights[0].dtype != torch.float32
+        routing = sort_by_expert(top_k_index, experts.num_experts, padded=on_cpu_in_half)
         lora.memory.keep(number, routing)
     call = ExpertCall(
         gate_up=lora.frozen(lora.gate_up),
         down=lora.frozen(lora.down),
         gate=gate_of(experts),
         routing=routing,
-        products=OneByOne(routing),
+        products=choose_products(routing, *weights),
         dropout=lora.dropout,
         seed=number,
     )
-    weights = weights_for(routing, top_k_index, top_k_weights)
-    return SplitExperts.apply(call, hidden_states, weights, *lora.factors())
+    ordered = weights_for(routing, top_k_index, top_k_weights)
+    return SplitExperts.apply(call, hidden_states, ordered, *lora.factors())

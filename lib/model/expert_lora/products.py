@@ -7,6 +7,7 @@ other, in runs of experts whose rows stay in the cache from the first product to
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -14,7 +15,8 @@ from torch.nn.functional import grouped_mm
 
 from lib.model.expert_lora.routing import Routing
 
-RUN_ROWS = 8192
+# Measured on a CPU (docs/log.md): longer runs save calls, shorter ones memory.
+RUN_ROWS = 2048
 Matrices = Sequence[torch.Tensor]
 """What a block of rows meets: a matrix for each of its experts, or one stack of all."""
 
@@ -162,3 +164,44 @@ class AllExperts:
         """A sum over each token's choices: adding by index has no fixed order on a GPU."""
         by_slot = rows.index_select(0, self._places)
         total.add_(by_slot.view(len(total), -1, total.shape[1]).sum(1, dtype=total.dtype))
+
+
+def choose_products(routing: Routing, *weights: torch.Tensor) -> Products:
+    """`weights` are the stacks that `routing` sends rows to."""
+    device = weights[0].device
+    if device.type == "cpu":
+        return OneByOne(routing)
+    sixteen_bytes = all(size * stack.itemsize % 16 == 0 for stack in weights for size in stack.shape[1:])
+    if sixteen_bytes and grouped_products_are_right(device, weights[0].dtype):
+        return Together(routing)
+    return OneByOne(routing, run_rows=1)
+
+
+@cache
+def grouped_products_are_right(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this device multiplies groups as its plain product does, asked once.
+
+    On some GPUs grouped products of transposed views were silently wrong (pytorch #186365), and not every
+    dtype has them. All the layouts that the kernel uses are tried.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    x, y, stack = random(48, 64), random(48, 32), random(3, 32, 64)
+    scattered = random(32, 3, 64).transpose(0, 1)
+    ends = torch.tensor([16, 16, 48], dtype=torch.int32, device=device)
+    pairs = [(x, stack.mT), (y, stack), (y, scattered), (x, scattered.mT)]
+    try:
+        found = [grouped_mm(rows, matrices, offs=ends) for rows, matrices in pairs]
+        outer = grouped_mm(x.t(), y, offs=ends)[[0, 2]]
+    except RuntimeError:
+        return False
+    wanted = [torch.cat([rows[:16] @ m[0], rows[16:] @ m[2]]) for rows, m in pairs]
+    outer_wanted = torch.stack([x[:16].t() @ y[:16], x[16:].t() @ y[16:]])
+    return all(map(_close, [*found, outer], [*wanted, outer_wanted]))
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one.float(), other.float(), rtol=0.05, atol=0.5)

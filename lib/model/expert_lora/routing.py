@@ -100,8 +100,10 @@ def weights_for(routing: Routing, chosen: torch.Tensor, weights: torch.Tensor) -
     """`weights`, which belong to `chosen`, in the order of `routing.chosen`.
 
     An expert that is missing from `chosen` takes the weight at its own position: the router was in a near
-    tie between the two.
+    tie between the two. Done in every forward, although only a recomputed one can differ: checkpointing
+    demands that both keep the same tensors.
     """
     same = routing.chosen.unsqueeze(2) == chosen.unsqueeze(1)
     own = torch.arange(chosen.shape[1], device=chosen.device).expand_as(chosen)
-    return weights.gather(1, torch.where(same.any(2), same.int().argmax(2), own))
+    moved = same.any(2) & (routing.chosen != chosen)
+    return weights.gather(1, torch.where(moved, same.int().argmax(2), own))
