@@ -57,11 +57,13 @@ def attach_lora(
     """A new LoRA on `targets`, weights in fp32 (they are rounded when saved, never while learning).
 
     Two silent habits of PEFT are undone here. It converts expert names itself and doubles
-    gate_up's rank: the parameters are named outright. It refuses dropout on parameters: dropout
-    goes to the linear layers alone, after attaching.
+    gate_up's rank: the parameters are named outright. It refuses dropout on parameters: dropout is
+    set after attaching, on the linear layers and on the experts whose LoRA we compute ourselves.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
+
+    from lib.model.expert_lora.plug_in import use_split_expert_lora
 
     config = LoraConfig(
         r=lora.rank,
@@ -73,13 +75,9 @@ def attach_lora(
     )
     set_seed(seed)
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=True)
-    notices = []
+    notices = list(use_split_expert_lora(peft_model))
     if targets.parameters and lora.dropout:
-        _set_linear_dropout(peft_model, lora.dropout)
-        notices.append(
-            f"[WARNING] SFT_LORA_DROPOUT={lora.dropout:g} acts on the linear (attention) adapters only: "
-            "dropout inside stacked experts is not supported yet"
-        )
+        notices += _set_dropout(peft_model, lora.dropout)
     _check_ranks(peft_model, lora.rank)
     return peft_model, take_census(peft_model, targets, tuple(notices))
 
@@ -90,13 +88,26 @@ def _lora_layers(model: PeftModel) -> Iterator[tuple[str, object]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
-def _set_linear_dropout(model: PeftModel, dropout: float) -> None:
+def _set_dropout(model: PeftModel, dropout: float) -> list[str]:
+    """Where it can be computed; a notice names the rest."""
     from peft.tuners.lora.layer import ParamWrapper
     from torch import nn
 
-    for _, layer in _lora_layers(model):
-        if not isinstance(layer, ParamWrapper):
+    from lib.model.expert_lora.plug_in import split_wrappers
+
+    split = split_wrappers(model)
+    without = []
+    for name, layer in _lora_layers(model):
+        if isinstance(layer, ParamWrapper) and layer not in split:
+            without.append(name)
+        else:
             layer.lora_dropout[ADAPTER] = nn.Dropout(dropout)  # type: ignore[attr-defined]
+    if not without:
+        return []
+    return [
+        f"[WARNING] SFT_LORA_DROPOUT={dropout:g} does not act on {len(without)} adapters of stacked or named "
+        f"parameters that PEFT computes, {without[0]} first: PEFT has no dropout there"
+    ]
 
 
 def _check_ranks(model: PeftModel, rank: int) -> None:

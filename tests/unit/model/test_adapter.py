@@ -1,4 +1,3 @@
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,17 +101,26 @@ def test_a_bf16_base_gets_fp32_adapters(
     assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
 
 
-def test_dropout_acts_on_linear_layers_only_and_says_so(tiny_model: TinyModel, attach: Attach) -> None:
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "gpt_oss"])
+def test_dropout_acts_on_attention_and_experts(family: str, tiny_model: TinyModel, attach: Attach) -> None:
     from peft.tuners.lora import LoraLayer
-    from peft.tuners.lora.layer import ParamWrapper
 
-    model, census = attach(tiny_model("qwen3_moe"), dropout=0.25)
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            dropout = getattr(layer.lora_dropout["default"], "p", 0.0)
-            assert dropout == (0.0 if isinstance(layer, ParamWrapper) else 0.25), name
+    model, census = attach(tiny_model(family), dropout=0.25)
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    assert {layer.lora_dropout["default"].p for layer in layers} == {0.25}
+    assert census.notices == ()
+
+
+def test_where_dropout_cannot_act_it_is_said(tiny_model: TinyModel, attach: Attach) -> None:
+    """A dense MLP beside experts is adapted as named parameters, which PEFT computes without dropout."""
+    from peft.tuners.lora import LoraLayer
+
+    model, census = attach(tiny_model("qwen2_moe"), dropout=0.25)
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    without = [layer for layer in layers if not hasattr(layer.lora_dropout["default"], "p")]
+    assert {layer.parameter_name for layer in without} == {"weight"}
     (notice,) = census.notices
-    assert re.match(r"\[WARNING\] SFT_LORA_DROPOUT=0.25 acts on the linear", notice)
+    assert f"SFT_LORA_DROPOUT=0.25 does not act on {len(without)} adapters" in notice
 
 
 def test_a_dense_model_takes_dropout_without_a_notice(tiny_model: TinyModel, attach: Attach) -> None:

@@ -1,0 +1,146 @@
+"""The forward and the hand-written backward of a block of experts under LoRA.
+
+An expert computes down(gate(gate_up(x))), either projection being y = xW + s·(drop(x)Aᵀ)B. W is frozen:
+neither W + sBA nor a gradient of the size of W is ever formed. Kept for the backward are the input, the
+output of gate_up and the two results of rank r; the rest is computed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from lib.model.expert_lora.dropout import Dropout, masked
+from lib.model.expert_lora.gate import Gate
+from lib.model.expert_lora.products import Products
+from lib.model.expert_lora.projection import FrozenProjection, LoraProjection
+from lib.model.expert_lora.routing import Routing
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class ExpertCall:
+    """What one call of a block computes with, besides the tensors that get a gradient."""
+
+    gate_up: FrozenProjection
+    down: FrozenProjection
+    gate: Gate
+    routing: Routing
+    products: Products
+    dropout: float
+    seed: int
+
+    def masks(self, device: torch.device) -> Dropout:
+        return Dropout(self.dropout, self.seed, device)
+
+    def projections(self, factors: Tensors, keep_rate: float) -> tuple[LoraProjection, LoraProjection]:
+        a_1, b_1, a_2, b_2 = factors
+        return (
+            LoraProjection(self.gate_up, a_1, b_1, self.products, keep_rate),
+            LoraProjection(self.down, a_2, b_2, self.products, keep_rate),
+        )
+
+    def by_row(self, weights: torch.Tensor) -> torch.Tensor:
+        """(rows, 1): the weight of every row, 0 for padding, in the dtype that is computed in."""
+        flat = weights.reshape(-1).to(self.gate_up.weight.dtype)
+        return torch.cat([flat, flat.new_zeros(1)]).index_select(0, self.routing.slots).unsqueeze(1)
+
+
+class SplitExperts(torch.autograd.Function):
+    """(hidden_states, top_k_weights, A and B of gate_up, A and B of down) to hidden_states.
+
+    Frozen weights, routing and seed are attributes, not saved tensors: nothing of the size of the weights
+    is kept, and under checkpointing routing and seed stay those of the first forward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: ExpertCall, hidden: torch.Tensor, weights: torch.Tensor, *factors: torch.Tensor
+    ) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            out, kept = _forward(call, hidden, weights, factors)
+        ctx.call = call
+        ctx.save_for_backward(hidden, weights, *factors, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weights, a_1, b_1, a_2, b_2, *kept = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return (None, *_backward(ctx.call, gradient, hidden, weights, (a_1, b_1, a_2, b_2), kept))
+
+
+def _forward(
+    call: ExpertCall, hidden: torch.Tensor, weights: torch.Tensor, factors: Tensors
+) -> tuple[torch.Tensor, Tensors]:
+    products, masks = call.products, call.masks(hidden.device)
+    gate_up, down = call.projections(factors, masks.keep_rate)
+    inputs = hidden.to(call.gate_up.weight.dtype)
+    rows = len(call.routing.slots)
+    kept = tuple(inputs.new_empty(rows, width) for width in (gate_up.outputs, gate_up.rank, down.rank))
+    total = torch.zeros_like(hidden, dtype=torch.float32)
+
+    by_block = map(products.rows, (call.routing.tokens, call.by_row(weights), *kept))
+    for block, tokens, weight, pre, low_1, low_2, first, second in zip(
+        products.blocks, *by_block, gate_up.blocks(), down.blocks(), strict=True
+    ):
+        x = inputs.index_select(0, tokens)
+        keep_x, keep_h = masks.mask(len(x), gate_up.inputs), masks.mask(len(x), down.inputs)
+        first(x, masked(x, keep_x), low_1, out=pre)
+        h, _ = call.gate(pre)
+        y = torch.empty_like(x)
+        second(h, masked(h, keep_h), low_2, out=y)
+        block.sum_by_token(total, tokens, y.mul_(weight))
+    return total.to(hidden.dtype), kept
+
+
+def _backward(
+    call: ExpertCall,
+    gradient: torch.Tensor,
+    hidden: torch.Tensor,
+    weights: torch.Tensor,
+    factors: Tensors,
+    kept: list[torch.Tensor],
+) -> Tensors:
+    """Gradients of hidden states, weights and factors."""
+    products, masks = call.products, call.masks(hidden.device)
+    gate_up, down = call.projections(factors, masks.keep_rate)
+    inputs, gradients = (tensor.to(call.gate_up.weight.dtype) for tensor in (hidden, gradient))
+    total = torch.zeros_like(hidden, dtype=torch.float32)
+    row_weights = call.by_row(weights)
+    to_weights = torch.empty_like(row_weights, dtype=torch.float32)
+
+    by_block = map(products.rows, (call.routing.tokens, row_weights, to_weights, *kept))
+    for block, tokens, weight, to_weight, pre, low_1, low_2, first, second in zip(
+        products.blocks, *by_block, gate_up.backward_blocks(), down.backward_blocks(), strict=True
+    ):
+        x, to_y = inputs.index_select(0, tokens), gradients.index_select(0, tokens)
+        keep_x, keep_h = masks.mask(len(x), gate_up.inputs), masks.mask(len(x), down.inputs)
+        h, gate_back = call.gate(pre)
+
+        to_h, to_low = second.back(to_y)
+        # The output of an expert was not kept; its product with the gradient is that of what made it.
+        torch.sum(h * to_h, 1, keepdim=True, dtype=torch.float32, out=to_weight)
+        to_weight += torch.sum(low_2 * to_low, 1, keepdim=True, dtype=torch.float32)
+        second.add_along_bias(to_weight, to_y)
+        to_h *= weight
+        to_low *= weight
+        second.collect(to_y, low_2 * weight, to_low, masked(h, keep_h))
+        second.add_low(to_h, to_low, keep_h)
+
+        to_pre = gate_back(to_h)
+        to_x, to_low = first.back(to_pre)
+        first.collect(to_pre, low_1, to_low, masked(x, keep_x))
+        first.add_low(to_x, to_low, keep_x)
+        block.sum_by_token(total, tokens, to_x)
+    return (
+        total.to(hidden.dtype),
+        call.routing.by_choice(to_weights).to(weights.dtype),
+        *gate_up.gradients(),
+        *down.gradients(),
+    )

@@ -1,0 +1,135 @@
+"""One of the two projections of a block of experts: frozen weights with low-rank factors beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import pad
+
+from lib.model.expert_lora.dropout import Mask
+from lib.model.expert_lora.products import Block, Matrices, Products
+
+
+@dataclass(frozen=True)
+class FrozenProjection:
+    """y = xW (+ bias), and what the product of the factors beside it is multiplied by."""
+
+    weight: torch.Tensor
+    """(experts, in, out), a view of the base's own tensor."""
+    bias: torch.Tensor | None
+    """(experts, out)."""
+    scaling: float
+
+
+class LoraProjection:
+    """The factors in the order and dtype that products need, and their gradients in PEFT's.
+
+    PEFT stores A as (experts·rank, in) and B as (out, rank·experts). An expert's part of B lies scattered:
+    it is gathered once per pass. `keep_rate` is the share of the branch's input that dropout leaves.
+    """
+
+    def __init__(
+        self, frozen: FrozenProjection, a: torch.Tensor, b: torch.Tensor, products: Products, keep_rate: float
+    ) -> None:
+        self._frozen, self._products, self._keep_rate = frozen, products, keep_rate
+        self._dtypes = (a.dtype, b.dtype)
+        experts, self.inputs, self.outputs = frozen.weight.shape
+        self._rank = len(a) // experts
+        self.rank = products.rank(self._rank)
+        dtype = frozen.weight.dtype
+        stacked = a.to(dtype).view(experts, self._rank, -1)
+        gathered = b.to(dtype).t().contiguous().mul_(frozen.scaling).view(self._rank, experts, -1)
+        self._a = _filled_up(stacked if keep_rate == 1.0 else stacked / keep_rate, 1, self.rank)
+        self._b = _filled_up(gathered, 0, self.rank).transpose(0, 1)
+
+    def blocks(self) -> Iterator[ForwardBlock]:
+        matrices, bias = self._products.matrices, self._frozen.bias
+        weights = matrices(self._frozen.weight)
+        biases: Sequence[Matrices | None] = matrices(bias) if bias is not None else [None] * len(weights)
+        each = zip(self._products.blocks, weights, biases, matrices(self._a.mT), matrices(self._b), strict=True)
+        return (ForwardBlock(*parts) for parts in each)
+
+    def backward_blocks(self) -> Iterator[BackwardBlock]:
+        """When all have collected, `gradients` are complete."""
+        matrices, bias = self._products.matrices, self._frozen.bias
+        weights = matrices(self._frozen.weight.mT)
+        biases: Sequence[Matrices | None] = matrices(bias) if bias is not None else [None] * len(weights)
+        self._grad_a, self._grad_b = map(self._products.gradient_like, (self._a, self._b))
+        stacks = (self._a, self._b.mT, self._grad_a, self._grad_b)
+        each = zip(self._products.blocks, weights, biases, *map(matrices, stacks), strict=True)
+        return (BackwardBlock(*parts) for parts in each)
+
+    def gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of A and B as PEFT stores them, in their own dtype."""
+        a = self._grad_a[:, : self._rank].reshape(-1, self.inputs).to(self._dtypes[0])
+        b = self._grad_b[:, : self._rank].transpose(0, 1).reshape(-1, self.outputs).t().to(self._dtypes[1])
+        scaled = a if self._keep_rate == 1.0 else a / self._keep_rate
+        return scaled, b.contiguous().mul_(self._frozen.scaling)
+
+
+def _filled_up(stack: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
+    """`stack` with zeros up to `rank` along `axis`; itself when nothing is missing."""
+    missing = rank - stack.shape[axis]
+    return pad(stack, (0, 0) * (2 - axis) + (0, missing)) if missing else stack
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardBlock:
+    """The part of a projection that one block of rows meets: matrices of one expert, or stacks of all."""
+
+    block: Block
+    weight: Matrices
+    bias: Matrices | None
+    a_transposed: Matrices
+    b: Matrices
+
+    def __call__(self, x: torch.Tensor, kept: torch.Tensor, low: torch.Tensor, out: torch.Tensor) -> None:
+        """out = xW + low·B with low = kept·Aᵀ; `kept` is x after dropout."""
+        self.block.product(x, self.weight, out)
+        if self.bias is not None:
+            out += self.block.by_row(self.bias)
+        self.block.product(kept, self.a_transposed, low)
+        self.block.add_product(out, low, self.b)
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardBlock:
+    """The same on the way back, with the places where the gradients of A and B go."""
+
+    block: Block
+    weight_transposed: Matrices
+    bias: Matrices | None
+    a: Matrices
+    b_transposed: Matrices
+    grad_a: Matrices
+    grad_b: Matrices
+
+    def back(self, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`gradient` at y brought to x, through W alone, and to the result of rank r."""
+        to_x = gradient.new_empty(len(gradient), self.weight_transposed[0].shape[-1])
+        to_low = gradient.new_empty(len(gradient), self.b_transposed[0].shape[-1])
+        self.block.product(gradient, self.weight_transposed, to_x)
+        self.block.product(gradient, self.b_transposed, to_low)
+        return to_x, to_low
+
+    def add_along_bias(self, total: torch.Tensor, gradient: torch.Tensor) -> None:
+        """total (rows, 1) += gradient · bias."""
+        if self.bias is not None:
+            total += torch.sum(gradient * self.block.by_row(self.bias), 1, True, dtype=total.dtype)
+
+    def collect(
+        self, gradient: torch.Tensor, low: torch.Tensor, to_low: torch.Tensor, kept: torch.Tensor
+    ) -> None:
+        """The gradients of A and B of this block's experts."""
+        self.block.outer(low, gradient, self.grad_b)
+        self.block.outer(to_low, kept, self.grad_a)
+
+    def add_low(self, to_x: torch.Tensor, to_low: torch.Tensor, keep: Mask | None) -> None:
+        """to_x += what comes back through the factors and their dropout."""
+        if keep is None:
+            self.block.add_product(to_x, to_low, self.a)
+        else:
+            through = torch.empty_like(to_x)
+            to_x += keep(self.block.product(to_low, self.a, through))
