@@ -181,7 +181,7 @@ def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
     """A merged base is as large as the stage-0 base: that of its files, where they are here."""
     if not stage.chain.parents and not stage.chain.missing:
         return 0
-    folder = base_folder(stage.settings)
+    folder = base_folder(stage.settings.model)
     try:
         return sum(shard.stat().st_size for shard in weight_shards(folder)) if folder else 0
     except InputError:
