@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tiny_curriculum import Curriculum
 
+from lib.lineage.record import read_record, write_record
+
 MakeCurriculum = Callable[[Path], Curriculum]
 needs_compiler = pytest.mark.skipif(
     shutil.which("c++") is None and shutil.which("g++") is None,
@@ -127,10 +129,10 @@ def test_the_best_checkpoint_by_a_generated_metric_is_what_is_kept(
 def test_a_failed_gate_keeps_the_files_and_stops_the_curriculum(trained: Curriculum, tmp_path: Path) -> None:
     """Stage 1 is said to have been better than it was; what stage 2 kept of it then is too little."""
     curriculum = trained.copy_to(tmp_path / "gated")
-    path = curriculum.stage_dir(2) / "stage.json"
-    record = json.loads(path.read_text())
-    record["evaluation"]["retention"][0] |= {"earlier": 0.9, "now": 0.4}
-    path.write_text(json.dumps(record))
+    record = read_record(curriculum.stage_dir(2))
+    assert record is not None
+    record.evaluation["retention"][0] |= {"earlier": 0.9, "now": 0.4}
+    write_record(curriculum.stage_dir(2), record)
     curriculum.set(2, SFT_RETENTION_MIN=0.8)
     files = sorted(curriculum.stage_dir(2).iterdir())
     failed = curriculum.command("--stage", "all")
