@@ -148,7 +148,8 @@ def timed(work: Callable[[], Any]) -> dict[str, float]:
 
 
 def describe(run: dict[str, float]) -> str:
-    return f"{run['seconds']:7.2f} s, {run['cpu_seconds']:6.2f} s of a core, peak memory {run['peak_bytes'] / 1e9:.2f} GB"
+    memory = run["peak_bytes"] / 1e9
+    return f"{run['seconds']:7.2f} s, {run['cpu_seconds']:6.2f} s of a core, peak memory {memory:.2f} GB"
 
 
 def size(folder: Path) -> int:
