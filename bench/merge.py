@@ -142,13 +142,14 @@ RUNS: dict[str, Callable[[Path], dict[str, float]]] = {"make": make, "peft": pef
 
 def timed(work: Callable[[], Any]) -> dict[str, float]:
     os.sync()  # what an earlier run left to write is not this one's
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     work()
-    return {"seconds": time.perf_counter() - started}
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
 
 
 def describe(run: dict[str, float]) -> str:
-    return f"{run['seconds']:7.2f} s, peak memory {run['peak_bytes'] / 1e9:.2f} GB"
+    memory = run["peak_bytes"] / 1e9
+    return f"{run['seconds']:7.2f} s, {run['cpu_seconds']:6.2f} s of a core, peak memory {memory:.2f} GB"
 
 
 def size(folder: Path) -> int:
@@ -174,6 +175,7 @@ def report(runs: dict[str, list[dict[str, float]]], model_bytes: int) -> None:
         "required": {"ratio": 4.0, "memory_share": 0.25, "times_copy": 1.5},
         "model_bytes": model_bytes,
         "seconds": {kind: round(median[kind]["seconds"], 2) for kind in KINDS},
+        "cpu_seconds": {kind: round(median[kind]["cpu_seconds"], 2) for kind in KINDS},
         "peak_bytes": {kind: int(median[kind]["peak_bytes"]) for kind in KINDS},
         "cores": len(os.sched_getaffinity(0)),
         "load": [round(value, 2) for value in os.getloadavg()],
