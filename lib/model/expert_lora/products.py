@@ -145,7 +145,7 @@ class AllExperts:
         self._ends = routing.ends.to(torch.int32)
         self._hit = self._ends.diff(prepend=self._ends.new_zeros(1)).gt(0).view(-1, 1, 1)
         self._experts = routing.experts
-        self._places = routing.slots.argsort()
+        self._places = routing.slots.argsort()[: routing.chosen.numel()]  # padding comes last
 
     def product(self, x: torch.Tensor, matrices: Matrices, out: torch.Tensor) -> torch.Tensor:
         return out.copy_(grouped_mm(x, matrices[0], offs=self._ends))
