@@ -52,7 +52,8 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
             rank = stack_adapters(settings.model, chain.adapters, folder)
             card = adapter_card(exported, name, rank)
         else:
-            obtain_base(settings.model, chain.adapters, folder, key=chain.key)
+            base = obtain_base(settings.model, chain.adapters, folder, key=chain.key)
+            print(base.line(), *base.notices, sep="\n", flush=True)
             (folder / MERGE_RECORD).unlink()  # it says that nothing has been added since
             chat = ChatFormat.load(settings.stage_dir)
             add_end_tokens(folder, chat.stop_ids if chat else ())
