@@ -41,6 +41,7 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
     # torch, and all that needs it, is imported here and not above, so that a refusal takes no time.
     from lib.model.exported_files import add_end_tokens, take_tokenizer
     from lib.model.merge import MERGE_RECORD, obtain_base
+    from lib.model.merge_proof import proof_line
     from lib.model.stacked_adapter import stack_adapters
     from lib.training.quiet import quiet_libraries
 
@@ -53,7 +54,7 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
             card = adapter_card(exported, name, rank)
         else:
             base = obtain_base(settings.model, chain.adapters, folder, key=chain.key)
-            print(base.line(), *base.notices, sep="\n", flush=True)
+            print(f"  {proof_line(base.proof or {})}", *base.notices, sep="\n", flush=True)
             (folder / MERGE_RECORD).unlink()  # it says that nothing has been added since
             chat = ChatFormat.load(settings.stage_dir)
             add_end_tokens(folder, chat.stop_ids if chat else ())
