@@ -124,15 +124,12 @@ def _backward(
         keep_x, keep_h = masks.mask(len(x), gate_up.inputs), masks.mask(len(x), down.inputs)
         h, gate_back = call.gate(pre)
 
-        to_h, to_low = second.back(to_y, keep_h)
+        to_h = second.back(to_y, low_2, masked(h * weight, keep_h), keep_h)
         # The output of an expert was not kept: its product with the gradient is that of what made it.
         torch.sum(h * to_h, 1, keepdim=True, dtype=torch.float32, out=to_weight)
         second.add_along_bias(to_weight, to_y)
-        second.collect(to_y, low_2, to_low.mul_(weight), masked(h, keep_h))
-
         to_pre = gate_back(to_h.mul_(weight))
-        to_x, to_low = first.back(to_pre, keep_x)
-        first.collect(to_pre, low_1, to_low, masked(x, keep_x))
+        to_x = first.back(to_pre, low_1, masked(x, keep_x), keep_x)
         block.sum_by_token(total, tokens, to_x)
     return (
         total.to(hidden.dtype),

@@ -97,12 +97,14 @@ class ForwardBlock:
     ) -> None:
         """out = xW + low·B (+ bias) with low = s·kept·Aᵀ; `kept` is x after dropout. Where x has been
         multiplied by a weight per row, the bias is multiplied by `row_weight`."""
-        self.block.product(x, self.weight, out)
+        matrices = (self.weight, self.a_transposed, self.b)
+        for x_e, kept_e, low_e, out_e, w, a, b in self.block.pieces((x, kept, low, out), matrices):
+            self.block.product(x_e, w, out_e)
+            self.block.product(kept_e, a, low_e).mul_(self.scale)
+            self.block.add_product(out_e, low_e, b)
         if self.bias is not None:
             bias = self.block.by_row(self.bias)
             out += bias if row_weight is None else bias * row_weight
-        self.block.product(kept, self.a_transposed, low).mul_(self.scale)
-        self.block.add_product(out, low, self.b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,26 +120,32 @@ class BackwardBlock:
     grad_a: Matrices
     grad_b: Matrices
 
-    def back(self, gradient: torch.Tensor, mask: Mask | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """`gradient` at y brought to x (`mask` is the dropout of its branch) and to x·Aᵀ."""
+    def back(
+        self, gradient: torch.Tensor, low: torch.Tensor, kept: torch.Tensor, mask: Mask | None
+    ) -> torch.Tensor:
+        """`gradient` at y brought to x; the gradients of A and B are left in their places.
+
+        `low` is what the forward left, `kept` is what is to multiply on the way to A, `mask` the dropout of
+        the branch.
+        """
         to_x = gradient.new_empty(len(gradient), self.weight_transposed[0].shape[-1])
-        to_low = gradient.new_empty(len(gradient), self.b_transposed[0].shape[-1])
-        self.block.product(gradient, self.weight_transposed, to_x)
-        self.block.product(gradient, self.b_transposed, to_low).mul_(self.scale)
-        if mask is None:
-            self.block.add_product(to_x, to_low, self.a)
-        else:
-            to_x += mask(self.block.product(to_low, self.a, torch.empty_like(to_x)))
-        return to_x, to_low
+        to_low = torch.empty_like(low)
+        through = to_x if mask is None else torch.empty_like(to_x)
+        rows = (gradient, low, kept, to_x, to_low, through)
+        matrices = (self.weight_transposed, self.b_transposed, self.a, self.grad_a, self.grad_b)
+        pieces = self.block.pieces(rows, matrices)
+        for g_e, low_e, kept_e, to_x_e, to_low_e, through_e, w, b, a, grad_a, grad_b in pieces:
+            self.block.product(g_e, w, to_x_e)
+            self.block.product(g_e, b, to_low_e).mul_(self.scale)
+            if mask is None:
+                self.block.add_product(to_x_e, to_low_e, a)
+            else:
+                self.block.product(to_low_e, a, through_e)
+            self.block.outer(low_e, g_e, grad_b)
+            self.block.outer(to_low_e, kept_e, grad_a)
+        return to_x if mask is None else to_x.add_(mask(through))
 
     def add_along_bias(self, total: torch.Tensor, gradient: torch.Tensor) -> None:
         """total (rows, 1) += gradient · bias."""
         if self.bias is not None:
             total += torch.sum(gradient * self.block.by_row(self.bias), 1, True, dtype=total.dtype)
-
-    def collect(
-        self, gradient: torch.Tensor, low: torch.Tensor, to_low: torch.Tensor, kept: torch.Tensor
-    ) -> None:
-        """The gradients of A and B of this block's experts."""
-        self.block.outer(low, gradient, self.grad_b)
-        self.block.outer(to_low, kept, self.grad_a)
