@@ -32,11 +32,11 @@ class Block(Protocol):
     def product(self, x: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """out = x @ matrix."""
 
-    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor) -> None:
-        """out += x @ matrix."""
+    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor, scale: float) -> None:
+        """out += scale · x @ matrix."""
 
-    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-        """out = aᵀ @ b, summed over the rows of each expert."""
+    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float) -> None:
+        """out = scale · aᵀ @ b, summed over the rows of each expert; what `out` held does not matter."""
 
     def by_row(self, vectors: Matrices) -> torch.Tensor:
         """(rows, width): the vector of each row's expert."""
@@ -69,13 +69,15 @@ class OneByOne:
     def __init__(self, routing: Routing, run_rows: int = RUN_ROWS) -> None:
         self._sizes = routing.sizes()
         self._runs = list(_runs(self._sizes, run_rows))
-        self.blocks = [RunOfExperts([self._sizes[expert] for expert in run]) for run in self._runs]
+        by_run = [[self._sizes[expert] for expert in run] for run in self._runs]
+        self._rows = [sum(sizes) for sizes in by_run]
+        self.blocks: Sequence[Block] = [RunOfExperts(sizes) for sizes in by_run]
 
     def rank(self, rank: int) -> int:
         return rank
 
     def rows(self, tensor: torch.Tensor) -> Sequence[torch.Tensor]:
-        return tensor.split([sum(block.sizes) for block in self.blocks])
+        return tensor.split(self._rows)
 
     def matrices(self, stack: torch.Tensor) -> Sequence[Matrices]:
         single = stack.unbind(0)
@@ -111,11 +113,11 @@ class RunOfExperts:
     def product(self, x: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         return torch.mm(x, matrix, out=out)
 
-    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor) -> None:
-        out.addmm_(x, matrix)
+    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor, scale: float) -> None:
+        out.addmm_(x, matrix, alpha=scale)
 
-    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-        torch.mm(a.t(), b, out=out)
+    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float) -> None:
+        out.addmm_(a.t(), b, beta=0, alpha=scale)
 
     def by_row(self, vectors: Matrices) -> torch.Tensor:
         sizes = torch.tensor(self.sizes, device=vectors[0].device)
@@ -130,7 +132,7 @@ class Together:
     """One block of all rows."""
 
     def __init__(self, routing: Routing) -> None:
-        self.blocks = [AllExperts(routing)]
+        self.blocks: Sequence[Block] = [AllExperts(routing)]
 
     def rank(self, rank: int) -> int:
         """Grouped products want strides of whole 16 bytes."""
@@ -161,12 +163,13 @@ class AllExperts:
     def product(self, x: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         return out.copy_(grouped_mm(x, matrix, offs=self._ends))
 
-    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor) -> None:
-        out.add_(grouped_mm(x, matrix, offs=self._ends))
+    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor, scale: float) -> None:
+        out.add_(grouped_mm(x, matrix, offs=self._ends), alpha=scale)
 
-    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float) -> None:
         """What a kernel leaves behind for an expert without rows is not promised to be 0."""
-        out.copy_(torch.where(self._hit, grouped_mm(a.t(), b, offs=self._ends), 0))
+        sums = grouped_mm(a.t(), b, offs=self._ends)
+        torch.mul(torch.where(self._hit, sums, 0), scale, out=out)
 
     def by_row(self, vectors: Matrices) -> torch.Tensor:
         return vectors[0].index_select(0, self._experts)

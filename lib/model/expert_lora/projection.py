@@ -29,7 +29,7 @@ class LoraProjection:
     PEFT stores A as (experts·rank, in) and B as (out, rank·experts). An expert's part of B lies scattered:
     it is gathered once per pass. `keep_rate` is the share of the branch's input that dropout leaves.
 
-    Only what has rank r is multiplied by the scaling: the gradients of A and B come out scaled by it.
+    The scaling goes into the products of rank r, which take a factor for nothing.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class LoraProjection:
         matrices, bias = self._products.matrices, self._frozen.bias
         weights = matrices(self._frozen.weight)
         biases: Sequence[Matrices | None] = matrices(bias) if bias is not None else [None] * len(weights)
-        each = zip(self._products.blocks, weights, biases, matrices(self._a.mT), matrices(self._b), strict=True)
+        each = zip(
+            self._products.blocks, weights, biases, matrices(self._a.mT), matrices(self._b), strict=True
+        )
         return (ForwardBlock(self._scale, *parts) for parts in each)
 
     def backward_blocks(self) -> Iterator[BackwardBlock]:
@@ -95,13 +97,13 @@ class ForwardBlock:
         out: torch.Tensor,
         row_weight: torch.Tensor | None = None,
     ) -> None:
-        """out = xW + low·B (+ bias) with low = s·kept·Aᵀ; `kept` is x after dropout. Where x has been
+        """out = xW + s·low·B (+ bias) with low = kept·Aᵀ; `kept` is x after dropout. Where x has been
         multiplied by a weight per row, the bias is multiplied by `row_weight`."""
         matrices = (self.weight, self.a_transposed, self.b)
         for x_e, kept_e, low_e, out_e, w, a, b in self.block.pieces((x, kept, low, out), matrices):
             self.block.product(x_e, w, out_e)
-            self.block.product(kept_e, a, low_e).mul_(self.scale)
-            self.block.add_product(out_e, low_e, b)
+            self.block.product(kept_e, a, low_e)
+            self.block.add_product(out_e, low_e, b, self.scale)
         if self.bias is not None:
             bias = self.block.by_row(self.bias)
             out += bias if row_weight is None else bias * row_weight
@@ -136,14 +138,14 @@ class BackwardBlock:
         pieces = self.block.pieces(rows, matrices)
         for g_e, low_e, kept_e, to_x_e, to_low_e, through_e, w, b, a, grad_a, grad_b in pieces:
             self.block.product(g_e, w, to_x_e)
-            self.block.product(g_e, b, to_low_e).mul_(self.scale)
+            self.block.product(g_e, b, to_low_e)
             if mask is None:
-                self.block.add_product(to_x_e, to_low_e, a)
+                self.block.add_product(to_x_e, to_low_e, a, self.scale)
             else:
                 self.block.product(to_low_e, a, through_e)
-            self.block.outer(low_e, g_e, grad_b)
-            self.block.outer(to_low_e, kept_e, grad_a)
-        return to_x if mask is None else to_x.add_(mask(through))
+            self.block.outer(low_e, g_e, grad_b, self.scale)
+            self.block.outer(to_low_e, kept_e, grad_a, self.scale)
+        return to_x if mask is None else to_x.add_(mask(through), alpha=self.scale)
 
     def add_along_bias(self, total: torch.Tensor, gradient: torch.Tensor) -> None:
         """total (rows, 1) += gradient · bias."""
