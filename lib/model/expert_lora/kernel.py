@@ -93,9 +93,10 @@ def _forward(
         keep_x, keep_h = masks.mask(len(x), gate_up.inputs), masks.mask(len(x), down.inputs)
         first(x, masked(x, keep_x), low_1, out=pre)
         h, _ = call.gate(pre)
+        h *= weight  # both products behind it are linear, and h is narrower than their result
         y = torch.empty_like(x)
-        second(h, masked(h, keep_h), low_2, out=y)
-        block.sum_by_token(total, tokens, y.mul_(weight))
+        second(h, masked(h, keep_h), low_2, y, weight)
+        block.sum_by_token(total, tokens, y)
     return total.to(hidden.dtype), kept
 
 
@@ -123,20 +124,12 @@ def _backward(
         keep_x, keep_h = masks.mask(len(x), gate_up.inputs), masks.mask(len(x), down.inputs)
         h, gate_back = call.gate(pre)
 
-        to_h, to_low = second.back(to_y)
-        # The output of an expert was not kept; its product with the gradient is that of what made it.
+        to_h = second.back(to_y, low_2, masked(h * weight, keep_h), keep_h)
+        # The output of an expert was not kept: its product with the gradient is that of what made it.
         torch.sum(h * to_h, 1, keepdim=True, dtype=torch.float32, out=to_weight)
-        to_weight += torch.sum(low_2 * to_low, 1, keepdim=True, dtype=torch.float32)
         second.add_along_bias(to_weight, to_y)
-        to_h *= weight
-        to_low *= weight
-        second.collect(to_y, low_2 * weight, to_low, masked(h, keep_h))
-        second.add_low(to_h, to_low, keep_h)
-
-        to_pre = gate_back(to_h)
-        to_x, to_low = first.back(to_pre)
-        first.collect(to_pre, low_1, to_low, masked(x, keep_x))
-        first.add_low(to_x, to_low, keep_x)
+        to_pre = gate_back(to_h.mul_(weight))
+        to_x = first.back(to_pre, low_1, masked(x, keep_x), keep_x)
         block.sum_by_token(total, tokens, to_x)
     return (
         total.to(hidden.dtype),

@@ -14,7 +14,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
-from lib.model.expert_lora.gate import Gate, gate_of
+from lib.model.expert_lora.gate import gate_of
 from lib.model.expert_lora.kernel import ExpertCall, SplitExperts
 from lib.model.expert_lora.products import choose_products
 from lib.model.expert_lora.projection import FrozenProjection

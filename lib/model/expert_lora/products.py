@@ -6,7 +6,7 @@ other, in runs of experts whose rows stay in the cache from the first product to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from torch.nn.functional import grouped_mm
 from lib.model.expert_lora.routing import Routing
 
 # Measured on a CPU (docs/log.md): longer runs save calls, shorter ones memory.
-RUN_ROWS = 2048
+RUN_ROWS = 1024
 Matrices = Sequence[torch.Tensor]
 """What a block of rows meets: a matrix for each of its experts, or one stack of all."""
 
@@ -24,14 +24,19 @@ Matrices = Sequence[torch.Tensor]
 class Block(Protocol):
     """Some rows, and the experts that they belong to."""
 
-    def product(self, x: torch.Tensor, matrices: Matrices, out: torch.Tensor) -> torch.Tensor:
+    def pieces(
+        self, rows: Sequence[torch.Tensor], matrices: Sequence[Matrices]
+    ) -> Iterable[tuple[torch.Tensor, ...]]:
+        """The block in pieces that are multiplied at once: of every `rows`, then of every `matrices`."""
+
+    def product(self, x: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """out = x @ matrix."""
 
-    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrices: Matrices) -> None:
-        """out += x @ matrix."""
+    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor, scale: float) -> None:
+        """out += scale · x @ matrix."""
 
-    def outer(self, a: torch.Tensor, b: torch.Tensor, out: Matrices) -> None:
-        """out = aᵀ @ b, summed over the rows of each expert."""
+    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float) -> None:
+        """out = scale · aᵀ @ b, summed over the rows of each expert; what `out` held does not matter."""
 
     def by_row(self, vectors: Matrices) -> torch.Tensor:
         """(rows, width): the vector of each row's expert."""
@@ -64,13 +69,15 @@ class OneByOne:
     def __init__(self, routing: Routing, run_rows: int = RUN_ROWS) -> None:
         self._sizes = routing.sizes()
         self._runs = list(_runs(self._sizes, run_rows))
-        self.blocks = [RunOfExperts([self._sizes[expert] for expert in run]) for run in self._runs]
+        by_run = [[self._sizes[expert] for expert in run] for run in self._runs]
+        self._rows = [sum(sizes) for sizes in by_run]
+        self.blocks: Sequence[Block] = [RunOfExperts(sizes) for sizes in by_run]
 
     def rank(self, rank: int) -> int:
         return rank
 
     def rows(self, tensor: torch.Tensor) -> Sequence[torch.Tensor]:
-        return tensor.split([sum(block.sizes) for block in self.blocks])
+        return tensor.split(self._rows)
 
     def matrices(self, stack: torch.Tensor) -> Sequence[Matrices]:
         single = stack.unbind(0)
@@ -97,19 +104,20 @@ class RunOfExperts:
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = sizes
 
-    def product(self, x: torch.Tensor, matrices: Matrices, out: torch.Tensor) -> torch.Tensor:
-        for rows, matrix, result in zip(x.split(self.sizes), matrices, out.split(self.sizes), strict=True):
-            torch.mm(rows, matrix, out=result)
-        return out
+    def pieces(
+        self, rows: Sequence[torch.Tensor], matrices: Sequence[Matrices]
+    ) -> Iterable[tuple[torch.Tensor, ...]]:
+        """One expert after the other: its rows are still in the cache when they are multiplied again."""
+        return zip(*(tensor.split(self.sizes) for tensor in rows), *matrices, strict=True)
 
-    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrices: Matrices) -> None:
-        for result, rows, matrix in zip(out.split(self.sizes), x.split(self.sizes), matrices, strict=True):
-            result.addmm_(rows, matrix)
+    def product(self, x: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return torch.mm(x, matrix, out=out)
 
-    def outer(self, a: torch.Tensor, b: torch.Tensor, out: Matrices) -> None:
-        transposed = a.t().split(self.sizes, dim=1)
-        for left, right, result in zip(transposed, b.split(self.sizes), out, strict=True):
-            torch.mm(left, right, out=result)
+    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor, scale: float) -> None:
+        out.addmm_(x, matrix, alpha=scale)
+
+    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float) -> None:
+        out.addmm_(a.t(), b, beta=0, alpha=scale)
 
     def by_row(self, vectors: Matrices) -> torch.Tensor:
         sizes = torch.tensor(self.sizes, device=vectors[0].device)
@@ -124,7 +132,7 @@ class Together:
     """One block of all rows."""
 
     def __init__(self, routing: Routing) -> None:
-        self.blocks = [AllExperts(routing)]
+        self.blocks: Sequence[Block] = [AllExperts(routing)]
 
     def rank(self, rank: int) -> int:
         """Grouped products want strides of whole 16 bytes."""
@@ -147,15 +155,21 @@ class AllExperts:
         self._experts = routing.experts
         self._places = routing.slots.argsort()[: routing.chosen.numel()]  # padding comes last
 
-    def product(self, x: torch.Tensor, matrices: Matrices, out: torch.Tensor) -> torch.Tensor:
-        return out.copy_(grouped_mm(x, matrices[0], offs=self._ends))
+    def pieces(
+        self, rows: Sequence[torch.Tensor], matrices: Sequence[Matrices]
+    ) -> Iterable[tuple[torch.Tensor, ...]]:
+        return [(*rows, *(stack for (stack,) in matrices))]
 
-    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrices: Matrices) -> None:
-        out.add_(grouped_mm(x, matrices[0], offs=self._ends))
+    def product(self, x: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return out.copy_(grouped_mm(x, matrix, offs=self._ends))
 
-    def outer(self, a: torch.Tensor, b: torch.Tensor, out: Matrices) -> None:
+    def add_product(self, out: torch.Tensor, x: torch.Tensor, matrix: torch.Tensor, scale: float) -> None:
+        out.add_(grouped_mm(x, matrix, offs=self._ends), alpha=scale)
+
+    def outer(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float) -> None:
         """What a kernel leaves behind for an expert without rows is not promised to be 0."""
-        out[0].copy_(torch.where(self._hit, grouped_mm(a.t(), b, offs=self._ends), 0))
+        sums = grouped_mm(a.t(), b, offs=self._ends)
+        torch.mul(torch.where(self._hit, sums, 0), scale, out=out)
 
     def by_row(self, vectors: Matrices) -> torch.Tensor:
         return vectors[0].index_select(0, self._experts)

@@ -28,28 +28,32 @@ class LoraProjection:
 
     PEFT stores A as (experts·rank, in) and B as (out, rank·experts). An expert's part of B lies scattered:
     it is gathered once per pass. `keep_rate` is the share of the branch's input that dropout leaves.
+
+    The scaling goes into the products of rank r, which take a factor for nothing.
     """
 
     def __init__(
         self, frozen: FrozenProjection, a: torch.Tensor, b: torch.Tensor, products: Products, keep_rate: float
     ) -> None:
-        self._frozen, self._products, self._keep_rate = frozen, products, keep_rate
+        self._frozen, self._products, self._scale = frozen, products, frozen.scaling / keep_rate
         self._dtypes = (a.dtype, b.dtype)
         experts, self.inputs, self.outputs = frozen.weight.shape
         self._rank = len(a) // experts
         self.rank = products.rank(self._rank)
         dtype = frozen.weight.dtype
         stacked = a.to(dtype).view(experts, self._rank, -1)
-        gathered = b.to(dtype).t().contiguous().mul_(frozen.scaling).view(self._rank, experts, -1)
-        self._a = _filled_up(stacked if keep_rate == 1.0 else stacked / keep_rate, 1, self.rank)
+        gathered = b.to(dtype).t().contiguous().view(self._rank, experts, -1)
+        self._a = _filled_up(stacked, 1, self.rank)
         self._b = _filled_up(gathered, 0, self.rank).transpose(0, 1)
 
     def blocks(self) -> Iterator[ForwardBlock]:
         matrices, bias = self._products.matrices, self._frozen.bias
         weights = matrices(self._frozen.weight)
         biases: Sequence[Matrices | None] = matrices(bias) if bias is not None else [None] * len(weights)
-        each = zip(self._products.blocks, weights, biases, matrices(self._a.mT), matrices(self._b), strict=True)
-        return (ForwardBlock(*parts) for parts in each)
+        each = zip(
+            self._products.blocks, weights, biases, matrices(self._a.mT), matrices(self._b), strict=True
+        )
+        return (ForwardBlock(self._scale, *parts) for parts in each)
 
     def backward_blocks(self) -> Iterator[BackwardBlock]:
         """When all have collected, `gradients` are complete."""
@@ -59,14 +63,13 @@ class LoraProjection:
         self._grad_a, self._grad_b = map(self._products.gradient_like, (self._a, self._b))
         stacks = (self._a, self._b.mT, self._grad_a, self._grad_b)
         each = zip(self._products.blocks, weights, biases, *map(matrices, stacks), strict=True)
-        return (BackwardBlock(*parts) for parts in each)
+        return (BackwardBlock(self._scale, *parts) for parts in each)
 
     def gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of A and B as PEFT stores them, in their own dtype."""
-        a = self._grad_a[:, : self._rank].reshape(-1, self.inputs).to(self._dtypes[0])
-        b = self._grad_b[:, : self._rank].transpose(0, 1).reshape(-1, self.outputs).t().to(self._dtypes[1])
-        scaled = a if self._keep_rate == 1.0 else a / self._keep_rate
-        return scaled, b.contiguous().mul_(self._frozen.scaling)
+        a = self._grad_a[:, : self._rank].reshape(-1, self.inputs)
+        b = self._grad_b[:, : self._rank].transpose(0, 1).reshape(-1, self.outputs).t().contiguous()
+        return a.to(self._dtypes[0]), b.to(self._dtypes[1])
 
 
 def _filled_up(stack: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
@@ -79,25 +82,38 @@ def _filled_up(stack: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
 class ForwardBlock:
     """The part of a projection that one block of rows meets: matrices of one expert, or stacks of all."""
 
+    scale: float
     block: Block
     weight: Matrices
     bias: Matrices | None
     a_transposed: Matrices
     b: Matrices
 
-    def __call__(self, x: torch.Tensor, kept: torch.Tensor, low: torch.Tensor, out: torch.Tensor) -> None:
-        """out = xW + low·B with low = kept·Aᵀ; `kept` is x after dropout."""
-        self.block.product(x, self.weight, out)
+    def __call__(
+        self,
+        x: torch.Tensor,
+        kept: torch.Tensor,
+        low: torch.Tensor,
+        out: torch.Tensor,
+        row_weight: torch.Tensor | None = None,
+    ) -> None:
+        """out = xW + s·low·B (+ bias) with low = kept·Aᵀ; `kept` is x after dropout. Where x has been
+        multiplied by a weight per row, the bias is multiplied by `row_weight`."""
+        matrices = (self.weight, self.a_transposed, self.b)
+        for x_e, kept_e, low_e, out_e, w, a, b in self.block.pieces((x, kept, low, out), matrices):
+            self.block.product(x_e, w, out_e)
+            self.block.product(kept_e, a, low_e)
+            self.block.add_product(out_e, low_e, b, self.scale)
         if self.bias is not None:
-            out += self.block.by_row(self.bias)
-        self.block.product(kept, self.a_transposed, low)
-        self.block.add_product(out, low, self.b)
+            bias = self.block.by_row(self.bias)
+            out += bias if row_weight is None else bias * row_weight
 
 
 @dataclass(frozen=True, slots=True)
 class BackwardBlock:
     """The same on the way back, with the places where the gradients of A and B go."""
 
+    scale: float
     block: Block
     weight_transposed: Matrices
     bias: Matrices | None
@@ -106,30 +122,32 @@ class BackwardBlock:
     grad_a: Matrices
     grad_b: Matrices
 
-    def back(self, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`gradient` at y brought to x, through W alone, and to the result of rank r."""
+    def back(
+        self, gradient: torch.Tensor, low: torch.Tensor, kept: torch.Tensor, mask: Mask | None
+    ) -> torch.Tensor:
+        """`gradient` at y brought to x; the gradients of A and B are left in their places.
+
+        `low` is what the forward left, `kept` is what is to multiply on the way to A, `mask` the dropout of
+        the branch.
+        """
         to_x = gradient.new_empty(len(gradient), self.weight_transposed[0].shape[-1])
-        to_low = gradient.new_empty(len(gradient), self.b_transposed[0].shape[-1])
-        self.block.product(gradient, self.weight_transposed, to_x)
-        self.block.product(gradient, self.b_transposed, to_low)
-        return to_x, to_low
+        to_low = torch.empty_like(low)
+        through = to_x if mask is None else torch.empty_like(to_x)
+        rows = (gradient, low, kept, to_x, to_low, through)
+        matrices = (self.weight_transposed, self.b_transposed, self.a, self.grad_a, self.grad_b)
+        pieces = self.block.pieces(rows, matrices)
+        for g_e, low_e, kept_e, to_x_e, to_low_e, through_e, w, b, a, grad_a, grad_b in pieces:
+            self.block.product(g_e, w, to_x_e)
+            self.block.product(g_e, b, to_low_e)
+            if mask is None:
+                self.block.add_product(to_x_e, to_low_e, a, self.scale)
+            else:
+                self.block.product(to_low_e, a, through_e)
+            self.block.outer(low_e, g_e, grad_b, self.scale)
+            self.block.outer(to_low_e, kept_e, grad_a, self.scale)
+        return to_x if mask is None else to_x.add_(mask(through), alpha=self.scale)
 
     def add_along_bias(self, total: torch.Tensor, gradient: torch.Tensor) -> None:
         """total (rows, 1) += gradient · bias."""
         if self.bias is not None:
             total += torch.sum(gradient * self.block.by_row(self.bias), 1, True, dtype=total.dtype)
-
-    def collect(
-        self, gradient: torch.Tensor, low: torch.Tensor, to_low: torch.Tensor, kept: torch.Tensor
-    ) -> None:
-        """The gradients of A and B of this block's experts."""
-        self.block.outer(low, gradient, self.grad_b)
-        self.block.outer(to_low, kept, self.grad_a)
-
-    def add_low(self, to_x: torch.Tensor, to_low: torch.Tensor, keep: Mask | None) -> None:
-        """to_x += what comes back through the factors and their dropout."""
-        if keep is None:
-            self.block.add_product(to_x, to_low, self.a)
-        else:
-            through = torch.empty_like(to_x)
-            to_x += keep(self.block.product(to_low, self.a, through))

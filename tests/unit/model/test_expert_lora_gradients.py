@@ -72,7 +72,7 @@ def test_checkpointing_changes_no_bit(dtype: torch.dtype, dropout: float) -> Non
 
 
 def test_a_recomputation_that_would_route_otherwise_does_not() -> None:
-    """The second time the router puts the choices in another order and swaps one expert of the first token."""
+    """The second time the router puts the choices in another order and swaps an expert of the first token."""
     block = make_block()
     first = ROUTINGS["random"]()
     second = first.flip(1)
@@ -160,3 +160,17 @@ def test_wrong_grouped_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(products, "grouped_mm", wrong)
     assert not grouped_products_are_right(torch.device("cpu"), torch.float32)
     grouped_products_are_right.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_the_memory_of_a_gradient_held_does_not_matter(dtype: torch.dtype) -> None:
+    """It is allocated without being cleared."""
+    ends = torch.tensor([16])
+    routing = Routing(torch.zeros(16, 1, dtype=torch.int64), torch.arange(16), ends)
+    a, b = torch.randn(16, 8).to(dtype), torch.randn(16, 24).to(dtype)
+    for products in (OneByOne(routing), Together(routing)):
+        out = torch.full((1, 8, 24), float("nan"), dtype=dtype)
+        (block,), (matrices,) = products.blocks, products.matrices(out)
+        ((left, right, place),) = block.pieces((a, b), (matrices,))
+        block.outer(left, right, place, 2.0)
+        torch.testing.assert_close(out[0], 2 * (a.t() @ b), atol=0.1, rtol=0.02)

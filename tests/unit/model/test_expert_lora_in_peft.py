@@ -85,7 +85,11 @@ def test_checkpointing_the_model_changes_no_bit(family: str, adapted: Callable[.
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "gpt_oss"])
 def test_plain_peft_loads_what_was_saved(
-    family: str, adapted: Callable[..., Any], load: Callable[[Path], Any], tiny_model: TinyModel, tmp_path: Path
+    family: str,
+    adapted: Callable[..., Any],
+    load: Callable[[Path], Any],
+    tiny_model: TinyModel,
+    tmp_path: Path,
 ) -> None:
     model = adapted(family).eval()
     model.save_pretrained(tmp_path)
