@@ -28,6 +28,7 @@ MERGED_FILES = {
     "config.json",
     "generation_config.json",
     "merge.json",
+    "merge_proof.json",
     "model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
