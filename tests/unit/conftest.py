@@ -6,11 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Read when the libraries are imported: no test asks the network anything.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ["DS_ACCELERATOR"] = "cpu"
-
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def test_a_failing_worker_stops_the_others(
 
     def fail(*_: Any) -> Any:
         started.append(threading.get_ident())
+        if len(started) > 1:
+            time.sleep(0.2)  # the rest is called off from another thread, which needs its turn
         raise OSError("no more")
 
     monkeypatch.setattr(shard_writer, "_workers", lambda *_: 1)
