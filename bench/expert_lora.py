@@ -137,7 +137,8 @@ def wrapped_experts(case: Case, dtype: torch.dtype) -> Any:
 
 
 def routing(case: Case, *, skewed: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tokens, k) experts and weights. Skewed: the busiest expert has about ten times the mean."""
+    """(tokens, k) experts and weights. Skewed: the busiest expert has 8 to 14 times the mean, 12 to 53
+    experts have nothing."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(case.tokens, case.experts, generator=generator)
     if skewed:

@@ -15,8 +15,8 @@ from torch.nn.functional import grouped_mm
 
 from lib.model.expert_lora.routing import Routing
 
-# Measured on a CPU (docs/log.md): longer runs save calls, shorter ones memory.
-RUN_ROWS = 1024
+RUN_VALUES = 1 << 21
+"""Of the widest activation of a run. Measured (docs/log.md): longer runs save calls, shorter ones cache."""
 Matrices = Sequence[torch.Tensor]
 """What a block of rows meets: a matrix for each of its experts, or one stack of all."""
 
@@ -66,7 +66,7 @@ class Products(Protocol):
 class OneByOne:
     """Every block is a run of experts that have rows."""
 
-    def __init__(self, routing: Routing, run_rows: int = RUN_ROWS) -> None:
+    def __init__(self, routing: Routing, run_rows: int) -> None:
         self._sizes = routing.sizes()
         self._runs = list(_runs(self._sizes, run_rows))
         by_run = [[self._sizes[expert] for expert in run] for run in self._runs]
@@ -184,7 +184,8 @@ def choose_products(routing: Routing, *weights: torch.Tensor) -> Products:
     """`weights` are the stacks that `routing` sends rows to."""
     device = weights[0].device
     if device.type == "cpu":
-        return OneByOne(routing)
+        widest = max(size for stack in weights for size in stack.shape[1:])
+        return OneByOne(routing, max(1, RUN_VALUES // widest))
     sixteen_bytes = all(size * stack.itemsize % 16 == 0 for stack in weights for size in stack.shape[1:])
     if sixteen_bytes and grouped_products_are_right(device, weights[0].dtype):
         return Together(routing)

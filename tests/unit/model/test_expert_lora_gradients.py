@@ -16,7 +16,11 @@ TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 @pytest.fixture(params=["one by one", "short runs", "together"])
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way of multiplying, also the one that is chosen on a GPU."""
-    ways = {"one by one": OneByOne, "short runs": lambda routing: OneByOne(routing, 10), "together": Together}
+    ways = {
+        "one by one": lambda routing: OneByOne(routing, 10_000),
+        "short runs": lambda routing: OneByOne(routing, 10),
+        "together": Together,
+    }
 
     def choose(routing: Routing, *weights: torch.Tensor) -> Products:
         return ways[request.param](routing)
@@ -168,7 +172,7 @@ def test_what_the_memory_of_a_gradient_held_does_not_matter(dtype: torch.dtype) 
     ends = torch.tensor([16])
     routing = Routing(torch.zeros(16, 1, dtype=torch.int64), torch.arange(16), ends)
     a, b = torch.randn(16, 8).to(dtype), torch.randn(16, 24).to(dtype)
-    for products in (OneByOne(routing), Together(routing)):
+    for products in (OneByOne(routing, 1), Together(routing)):
         out = torch.full((1, 8, 24), float("nan"), dtype=dtype)
         (block,), (matrices,) = products.blocks, products.matrices(out)
         ((left, right, place),) = block.pieces((a, b), (matrices,))
