@@ -18,3 +18,5 @@ def quiet_libraries() -> None:
         "ignore", category=FutureWarning, module=r"(transformers|trl|peft|torch|accelerate)\b"
     )
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\b")
+    # Stacked adapters stand on the stage-0 base, not on the merged one that each was trained on: meant.
+    warnings.filterwarnings("ignore", message="The PEFT config's `base_model_name_or_path` was renamed")
