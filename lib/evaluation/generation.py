@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lib.training.processes import Processes
 
 T = TypeVar("T")
+# Parameters below which a CPU generates faster with one thread (docs/log.md).
+SMALL_MODEL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def generate_answers(
     started = time.monotonic()
     rank, world = (processes.rank, processes.world.processes) if processes else (0, 1)
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids), reverse=True)
-    with evaluating(model):
+    with evaluating(model), _quickest_threads(model):
         mine = _answer_share(model, tokenizer, questions, order[rank::world], limits, world)
     everyone = processes.gather(mine) if processes else mine
     return Answers(tuple(answer for _, answer in sorted(everyone, key=_position)), time.monotonic() - started)
@@ -187,6 +189,21 @@ def _quickest_experts(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         inner.set_experts_implementation(before)
+
+
+@contextmanager
+def _quickest_threads(model: PreTrainedModel) -> Iterator[None]:
+    """One token at a time through a small model is over sooner than a second thread is awake."""
+    import torch
+
+    threads = torch.get_num_threads()
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
+    if model.device.type == "cpu" and small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def token_loss(
