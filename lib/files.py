@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +36,9 @@ def built_aside(destination: Path) -> Iterator[Path]:
     """
     destination = destination.resolve()
     destination.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    aside = destination.parent / f".{destination.name}.{secrets.token_hex(4)}"
     try:
+        aside.mkdir()  # in here: an interrupt may come at any moment from now on
         yield aside / "new"
         _exchange(aside / "new", destination, aside / "old")
     finally:
