@@ -6,6 +6,7 @@ environment cannot leak; the tracking address is left out because it may carry a
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -222,6 +223,10 @@ def _start_run(tracking: TrackingSettings, name: str) -> str:
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # its import sets INFO
+    # MLflow tries to import Spark at every call, on two threads. An interrupt in the middle of that leaves
+    # the import's lock taken, and the run never ends: where Spark is not installed, nothing is tried.
+    if importlib.util.find_spec("pyspark") is None:
+        sys.modules.setdefault("pyspark.sql", None)  # type: ignore[arg-type]
     _set_address(tracking.uri)
     artifacts = None
     if tracking.uri.startswith("sqlite:///"):
