@@ -10,18 +10,9 @@ from pathlib import Path
 
 def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
     """The options, with argparse's own exit code 2 for what is wrong with them."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _parser(description)
     add = parser.add_argument
     add("--stage", metavar="N", help="a stage number, a range (1-3) or all")
-    add(
-        "--stages-dir",
-        type=Path,
-        default=Path("stages"),
-        metavar="DIR",
-        help="folder of the curriculum's stage files",
-    )
     add(
         "--set",
         action="append",
@@ -65,19 +56,10 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
 
 def parse_export(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
     """Options of `python export.py`."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _parser(description)
     add = parser.add_argument
     add("--stage", required=True, type=int, metavar="N", help="the last stage that goes into the model")
     add("--to", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
-    add(
-        "--stages-dir",
-        type=Path,
-        default=Path("stages"),
-        metavar="DIR",
-        help="folder of the curriculum's stage files",
-    )
     add(
         "--adapter-only",
         action="store_true",
@@ -85,6 +67,21 @@ def parse_export(arguments: Sequence[str] | None, description: str) -> argparse.
     )
     add("--force", action="store_true", help="replace a model or adapter that DIR holds")
     return parser.parse_args(arguments)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    """With what both commands take."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--stages-dir",
+        type=Path,
+        default=Path("stages"),
+        metavar="DIR",
+        help="folder of the curriculum's stage files",
+    )
+    return parser
 
 
 def worker_command(options: argparse.Namespace, stage: int) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from lib.evaluation.answers import Answer, Question
+from lib.model.threads import one_thread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -191,19 +192,10 @@ def _quickest_experts(model: PreTrainedModel) -> Iterator[None]:
         inner.set_experts_implementation(before)
 
 
-@contextmanager
-def _quickest_threads(model: PreTrainedModel) -> Iterator[None]:
+def _quickest_threads(model: PreTrainedModel) -> AbstractContextManager[None]:
     """One token at a time through a small model is over sooner than a second thread is awake."""
-    import torch
-
-    threads = torch.get_num_threads()
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
-    if model.device.type == "cpu" and small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return one_thread() if model.device.type == "cpu" and small else nullcontext()
 
 
 def token_loss(

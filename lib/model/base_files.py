@@ -21,8 +21,11 @@ TOKENIZER_NAMES = (
 )
 TEMPLATE_FILE = "chat_template.jinja"
 INDEX = "model.safetensors.index.json"
+# What a model consists of besides weights: configuration, tokenizer, templates.
+SIDE_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "NOTICE*")
+TEMPLATES = "additional_chat_templates/*.jinja"
 # Beside these, repositories hold the same weights in other formats.
-FETCHED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "model*.safetensors")
+FETCHED = (*SIDE_FILES, "model*.safetensors")
 
 
 def base_folder(model: ModelSettings) -> Path | None:
@@ -68,6 +71,24 @@ def fetch_base(model: ModelSettings) -> None:
         raise base_error(model.base_model, error) from error
     if not base_is_here(model):
         raise base_error(model.base_model, OSError("it has no complete set of model*.safetensors"))
+
+
+def obtain_base_folder(model: ModelSettings) -> Path:
+    """The folder with the base model's files, downloaded when they are not all on this machine.
+
+    Raises InputError when there is no such model here and it cannot be fetched.
+    """
+    if not base_is_here(model):
+        fetch_base(model)
+    folder = base_folder(model)
+    assert folder is not None, "what is here has a folder"
+    return folder
+
+
+def side_files(folder: Path) -> list[Path]:
+    """The files that a copy of the model needs besides its weights, relative to `folder`."""
+    found = {path for pattern in (*SIDE_FILES, TEMPLATES) for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path.relative_to(folder) for path in found)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any
 from lib.files import write_json
 from lib.model.adapter_files import SavedAdapter, misfit, read_adapter
 from lib.model.base import StageBase
-from lib.model.base_download import obtain_base_folder, side_files
+from lib.model.base_files import obtain_base_folder, side_files
 from lib.model.checkpoint_layout import ParameterMerge, plan_merge
 from lib.model.merge_proof import Tally, proof_notices, summarise
 from lib.model.weight_files import Checkpoint, read_checkpoint
@@ -69,7 +69,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _build(model: ModelSettings, adapters: Sequence[Path], destination: Path, key: str) -> None:
-    checkpoint = read_checkpoint(obtain_base_folder(model.base_model, model.base_revision))
+    checkpoint = read_checkpoint(obtain_base_folder(model))
     read = [read_adapter(adapter) for adapter in adapters]
     merges = plan_merge(checkpoint, read)
     with _built_aside(destination) as folder:

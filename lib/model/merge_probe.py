@@ -45,7 +45,7 @@ def probe_merge(
     if "logits" not in base.proof:
         if weight_bytes(Path(base.path)) > PROBE_LIMIT:
             return base
-        shown = [list(row[:PROBE_TOKENS]) for row in rows[:PROBE_ROWS]]
+        shown = [list(row[:PROBE_TOKENS]) for row in rows]
         gap = logits_gap(model, base_with_adapters(settings, adapters, model.device), shown)
         base = replace(base, proof={**base.proof, "logits": gap})
         record = json.loads((Path(base.path) / MERGE_RECORD).read_text(encoding="utf-8"))

@@ -16,11 +16,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
-
 from lib.model.checkpoint_layout import ParameterMerge
 from lib.model.low_rank_sum import Workspace, merge_matrix, read_factors, working_bytes
 from lib.model.merge_proof import Tally
+from lib.model.threads import one_thread
 from lib.model.weight_files import Checkpoint
 
 MEMORY_BOUND = 2**31
@@ -154,7 +153,8 @@ def _merge_all(
     for a single worker at the end."""
     found: dict[str, Tally] = defaultdict(Tally)
     tasks = sorted(merges, key=lambda merge: -sum(matrix.bytes for matrix in merge.matrices))
-    with _one_thread_each(), ThreadPoolExecutor(_workers(merges, memory)) as pool:
+    # Workers take one core each: threads inside their small products would only wait for each other.
+    with one_thread(), ThreadPoolExecutor(_workers(merges, memory)) as pool:
         running = [pool.submit(_merge_parameter, merge, sources, targets) for merge in tasks]
         try:
             wait(running, return_when=FIRST_EXCEPTION)
@@ -189,17 +189,6 @@ def _workers(merges: Collection[ParameterMerge], memory: int) -> int:
     """As many as there are cores, and as the memory bound allows for the largest parameter."""
     largest = max(working_bytes(merge) for merge in merges)
     return max(1, min(len(os.sched_getaffinity(0)), len(merges), memory // largest))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Workers take one core each: threads inside their small products would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def bytes_to_write(checkpoint: Checkpoint, merges: Sequence[ParameterMerge], folder: Path) -> int:

@@ -6,30 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_distance import SHARE_OF_EFFECT, distance, load, logits
 from peft import PeftModel
 from tiny_curriculum import Curriculum
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-# Rounding all weights to bf16 moves the logits of this model by 2 to 3 % of what the adapters move them by.
-SHARE_OF_EFFECT = 0.1
 FP32_ROUNDING = 1e-4
-IDS = torch.arange(3, 120).reshape(3, 39)
-
-
-def load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-
-
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IDS).logits
-
-
-def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
-    """At the median token: next to a tie between two experts the smallest change sends a token elsewhere."""
-    return (logits(one) - logits(other)).abs().amax(-1).median().item()
 
 
 @pytest.fixture(scope="module")

@@ -8,36 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_distance import SHARE_OF_EFFECT, distance, load, logits
 from peft import PeftModel
 from tiny_curriculum import Curriculum
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 # A bf16 number has 8 significant bits: rounding to nearest moves it by at most 2^-8 of itself.
 BF16_ROUNDING = 2.0**-8
 # Two ways to sum in fp32 may differ by a few units of 2^-24, and only where that tips a rounding does a
 # weight differ, then by one bf16 step. Models that agree so far differ by far less than this in their logits.
 FP32_NOISE = 1e-3
-# Rounding all weights moves the logits of this model by 2 to 3 % of what both adapters move them by; an
-# adapter left out, doubled or scaled wrongly moves them by 50 % and more.
-SHARE_OF_EFFECT = 0.1
-IDS = torch.arange(3, 120).reshape(3, 39)
-
-
-def load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-
-
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IDS).logits
-
-
-def distance(one: torch.nn.Module, other: torch.nn.Module) -> float:
-    """The largest gap between the logits of a token, at the median token: next to a tie between two experts
-    the smallest change sends a token elsewhere, and the few tokens to which this happens rule a maximum."""
-    return (logits(one) - logits(other)).abs().amax(-1).median().item()
 
 
 def update(base: Path, adapter: Path) -> dict[str, torch.Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lib.model.base_download import obtain_base_folder, side_files
+from lib.model.base_files import obtain_base_folder, side_files
 from lib.model.merge import obtain_base
-from lib.settings import InputError
+from lib.settings import InputError, ModelSettings
 
 NAME, COMMIT = "owner/model", "0123456789abcdef0123456789abcdef01234567"
 
@@ -37,7 +37,7 @@ def put_into_cache(model: Path, cache: Path) -> Path:
 
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:
-    assert obtain_base_folder(str(tmp_path), "") == tmp_path
+    assert obtain_base_folder(ModelSettings(base_model=str(tmp_path))) == tmp_path
 
 
 def test_a_base_of_the_hub_is_merged_from_the_cache(
@@ -49,7 +49,8 @@ def test_a_base_of_the_hub_is_merged_from_the_cache(
 ) -> None:
     base = tiny_model("qwen3_moe", "bfloat16")
     snapshot = put_into_cache(base, cache)
-    assert obtain_base_folder(NAME, "") == obtain_base_folder(NAME, "main") == snapshot
+    for revision in ("", "main"):
+        assert obtain_base_folder(ModelSettings(base_model=NAME, base_revision=revision)) == snapshot
     adapter, _ = trained_adapter(base)
     obtain_base(model_settings(Path(NAME)), [adapter], tmp_path / "of the hub", key="k")
     obtain_base(model_settings(base), [adapter], tmp_path / "of the folder", key="k")
@@ -68,7 +69,7 @@ def test_what_the_cache_has_only_in_part_would_be_downloaded(
     if lost:
         (put_into_cache(tiny_model("qwen3"), cache) / lost).unlink()
     with pytest.raises(InputError, match="SFT_BASE_MODEL"):
-        obtain_base_folder(NAME, "")
+        obtain_base_folder(ModelSettings(base_model=NAME))
 
 
 def test_files_beside_the_weights(tmp_path: Path) -> None:
