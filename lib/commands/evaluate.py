@@ -42,8 +42,8 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     from lib.evaluation.heldout import NOTHING, Evaluator
     from lib.evaluation.stage_evaluation import evaluate_stage
     from lib.model.adapter import load_adapter
-    from lib.model.base import choose_compute, load_base, load_tokenizer
-    from lib.model.merge import obtain_base
+    from lib.model.base import choose_compute, load_tokenizer
+    from lib.model.stage_base import load_stage_base, obtain_stage_base
     from lib.report.stage_report import write_stage_report
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
@@ -58,10 +58,8 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes = Processes(settings, world, compute.dtype, evaluates=False)
     processes.say(stage.headline, world.line(), compute.line(), *notices)
     with processes.main_first("merging the earlier stages"):
-        base = obtain_base(
-            settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
-        )
-    model = load_base(base, compute, on_gpu=world.gpus > 0)
+        base = obtain_stage_base(settings, stage.chain.adapters, key=stage.chain.key, mode=record.merge_mode)
+    model, _ = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
     evaluator = Evaluator(tokenizer, chat, settings, processes)
     before = evaluator.before(model, own)
     model = load_adapter(model, settings.stage_dir)

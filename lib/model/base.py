@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lib.model.merge_proof import proof_line
 from lib.settings import InputError, ModelSettings
@@ -29,9 +29,29 @@ class ComputeChoice:
 
 
 @dataclass(frozen=True)
+class StackedAdapters:
+    """Adapters of earlier stages that stay beside the weights of the base, frozen, instead of being merged."""
+
+    folders: tuple[str, ...]
+    """Oldest first."""
+    targets: int
+    """Weights of the model that they act on."""
+    parameters: int
+    adapter_tensors_used: int
+
+    def line(self) -> str:
+        stages = f"{len(self.folders)} earlier stage{'' if len(self.folders) == 1 else 's'}"
+        return (
+            f"what {stages} added stays beside the weights, unmerged: {self.parameters:,} frozen parameters "
+            f"in {self.targets} targets"
+        )
+
+
+@dataclass(frozen=True)
 class StageBase:
     """The base that a stage trains on. `merged` is false for the stage-0 base itself; `seconds` is
-    what merging took, `proof` what it did to the weights (`merge_proof.summarise`)."""
+    what merging took, `proof` what it did to the weights (`merge_proof.summarise`). `stacked` is what
+    stands beside the weights of the stage-0 base, `mode` is SFT_MERGE_MODE."""
 
     path: str
     revision: str
@@ -41,10 +61,12 @@ class StageBase:
     seconds: float
     proof: dict[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    mode: Literal["merge", "stack"] = "merge"
+    stacked: StackedAdapters | None = None
 
     def line(self) -> str:
         if not self.merged:
-            return f"  base {self.path}"
+            return f"  base {self.path}" + (f" ({self.stacked.line()})" if self.stacked else "")
         how = (
             "found, built earlier from the same content" if self.reused else f"merged in {self.seconds:.1f} s"
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lib.settings.keys import key
-from lib.settings.readers import choice, for_now, integer, local_or_named, number, text, words
+from lib.settings.readers import choice, integer, local_or_named, number, text, words
 
 MODULES = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
@@ -49,8 +49,9 @@ class ModelSettings:
     merge_mode: Literal["merge", "stack"] = key(
         "SFT_MERGE_MODE",
         "merge",
-        for_now(choice("merge", "stack"), "merge", "merge"),
-        meaning="How earlier stages enter the base: merged into its weights, or as frozen factors",
+        choice("merge", "stack"),
+        meaning="How earlier stages enter the base: merged into a copy of its weights (rounded once), or stacked "
+        "beside them as frozen factors (no copy, nothing rounded, some per cent slower)",
     )
     merge_min_kept: float = key(
         "SFT_MERGE_MIN_KEPT",
