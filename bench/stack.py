@@ -1,13 +1,13 @@
-"""A training step over a base with two earlier stages: their adapters beside the weights (SFT_MERGE_MODE=stack)
-against merged into them (merge).
+"""A training step over a base with two earlier stages: their adapters beside the weights
+(SFT_MERGE_MODE=stack) against merged into them (merge).
 
     python -m bench.stack
     python -m bench.stack --intermediate 192 --rounds 15
 
-A random Qwen3-MoE and two adapters of rank 16 on attention and experts are made up on disk; both bases are obtained
-as a stage obtains them, and each gets a new adapter of rank 16. Forward and backward, interleaved in one process on
-the same tokens, medians over rounds after two to warm up. The merged base is the bound: it multiplies with the
-weights alone. The last line is JSON; `ratio` is the time of merge over that of stack.
+A random Qwen3-MoE and two adapters of rank 16 on attention and experts are made up on disk; both bases are
+obtained as a stage obtains them, and each gets a new adapter of rank 16. Forward and backward, interleaved in
+one process on the same tokens, medians over rounds after two to warm up. The merged base is the bound: it
+multiplies with the weights alone. The last line is JSON; `ratio` is the time of merge over that of stack.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def stage_settings(place: Path, mode: str) -> StageSettings:
         "SFT_DATASET_ID": "none",
         "SFT_MERGE_MODE": mode,
     }
-    (place / f"stage{STAGES + 1}.env").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    (place / f"stage{STAGES + 1}.env").write_text(
+        "".join(f"{key}={value}\n" for key, value in values.items())
+    )
     return load_stage(place, STAGES + 1, environ={})
 
 

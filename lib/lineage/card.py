@@ -10,10 +10,6 @@ from lib.lineage.record import StageRecord
 def model_card(record: StageRecord, folder: Path) -> str:
     """Markdown with the Hub's front matter; says what must be loaded under the adapter."""
     base = record.base
-    parents = ", ".join(f"stage {parent['stage']}" for parent in record.parents)
-    origin = (
-        f"`{base['stage0']}` with the adapters of {parents} merged into it" if parents else "the stage-0 base"
-    )
     return f"""---
 base_model: {base["path"]}
 library_name: peft
@@ -23,7 +19,7 @@ tags:
 ---
 # Stage {record.stage} of a curriculum
 
-A LoRA adapter trained on `{base["path"]}` ({origin}).
+A LoRA adapter trained on `{base["path"]}` ({_origin(record)}).
 It trains {record.adapter["trainable"]:,} parameters, {record.adapter["experts"]:,} of them in experts.
 
 {data_table(record)}
@@ -35,12 +31,32 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base = AutoModelForCausalLM.from_pretrained("{base["path"]}")
-model = PeftModel.from_pretrained(base, "{folder}")
+{_earlier_adapters(record)}model = PeftModel.from_pretrained(base, "{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 ```
 
 `stage.json` beside this file holds settings, data ledger, loss curve and lineage.
 """
+
+
+def _origin(record: StageRecord) -> str:
+    parents = ", ".join(f"stage {parent['stage']}" for parent in record.parents)
+    if not parents:
+        return "the stage-0 base"
+    if record.merge_mode == "stack":
+        return f"the stage-0 base, with the adapters of {parents} beside its weights"
+    return f"`{record.base['stage0']}` with the adapters of {parents} merged into it"
+
+
+def _earlier_adapters(record: StageRecord) -> str:
+    """Lines of Python that add what this adapter was trained on top of."""
+    if record.merge_mode != "stack":
+        return ""
+    return "".join(
+        f'base = PeftModel.from_pretrained(base, "{parent["folder"]}").merge_and_unload()  '
+        f"# this one needs stage {parent['stage']}\n"
+        for parent in record.parents
+    )
 
 
 def data_table(record: StageRecord) -> str:

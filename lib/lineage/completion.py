@@ -82,7 +82,7 @@ def make_record(
         settings={key: value for key, value in settings.values.items() if key not in NOT_RECORDED},
         origins=dict(settings.origins),
         identity=dict(stage.identity),
-        base={**asdict(base), "fingerprint": stage.chain.base.content, "key": stage.chain.key},
+        base=_base_entry(stage, base),
         parents=[
             {"stage": parent.stage, "folder": str(parent.folder), "adapter_sha256": parent.adapter_sha256}
             for parent in stage.chain.parents
@@ -99,6 +99,16 @@ def make_record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
     )
+
+
+def _base_entry(stage: SurveyedStage, base: StageBase) -> dict[str, Any]:
+    """What the stage trained on: the base, and by `mode` which earlier stages were in it or beside it."""
+    return {
+        **asdict(base),
+        "fingerprint": stage.chain.base.content,
+        "key": stage.chain.key,
+        "earlier_stages": {str(parent.stage): parent.adapter_sha256 for parent in stage.chain.parents},
+    }
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:

@@ -47,7 +47,9 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     for parent in plan.parents:
         why = f": {'; '.join(parent['reasons'])}" if parent["reasons"] else ""
         state = f"({parent['state']}{escape(why)})"
-        console.print(f"  merged   stage {parent['stage']}  {escape(parent['folder'])}  {state}")
+        console.print(
+            f"  {base['earlier_stages']:<8} stage {parent['stage']}  {escape(parent['folder'])}  {state}"
+        )
     console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
 
 

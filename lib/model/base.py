@@ -30,7 +30,8 @@ class ComputeChoice:
 
 @dataclass(frozen=True)
 class StackedAdapters:
-    """Adapters of earlier stages that stay beside the weights of the base, frozen, instead of being merged."""
+    """Adapters of earlier stages that stay beside the weights of the base, frozen, instead of being
+    merged."""
 
     folders: tuple[str, ...]
     """Oldest first."""

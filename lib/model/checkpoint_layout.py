@@ -25,8 +25,8 @@ PLACE_IN_STACK = {
 }  # fmt: skip
 EXPERT_TENSOR = re.compile(rf"(.*\.experts)\.(\d+)\.({'|'.join(PLACE_IN_STACK)})\.weight")
 LAYER = re.compile(r"\.layers\.(\d+)\.")
-# Families that keep (inputs, outputs) on disk, in linear layers or in stacks of experts; it shows in the shape,
-# except where a matrix is square.
+# Families that keep (inputs, outputs) on disk, in linear layers or in stacks of experts; it shows in the
+# shape, except where a matrix is square.
 TRANSPOSED_LAYERS = frozenset({"gpt2"})
 TRANSPOSED_STACKS = frozenset({"gpt_oss", "openai_privacy_filter", "aria", "aria_text", "qwen3_vl_moe"})
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")

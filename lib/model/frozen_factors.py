@@ -1,7 +1,7 @@
 """What earlier stages add to a weight, kept beside it in low-rank factors instead of being added into it.
 
-Nothing of it is trained or saved: buffers that no state dict holds, on the device and in the number type of the
-weight. A linear layer adds its branch in a hook, experts in the split form (`expert_lora`).
+Nothing of it is trained or saved: buffers that no state dict holds, on the device and in the number type of
+the weight. A linear layer adds its branch in a hook, experts in the split form (`expert_lora`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class FrozenFactors(nn.Module):
     """The sum of s·BA over the adapters of earlier stages for one weight, or for each expert of a stack.
 
     `a` is (experts, ranks, in), `b` is (ranks, experts, out) with the scaling multiplied in; the ranks of all
-    stages stand one after the other, filled up with zeros to a multiple of eight. A weight that is no stack counts
-    as one expert. Behind the first `rank` ranks there may be room for trained factors (`with_room`).
+    stages stand one after the other, filled up with zeros to a multiple of eight. A weight that is no stack
+    counts as one expert. Behind the first `rank` ranks there may be room for trained factors (`with_room`).
     """
 
     a: torch.Tensor
@@ -64,7 +64,8 @@ def keep_beside(module: nn.Module, parameter: str, factors: FrozenFactors) -> No
 
 
 def beside(module: nn.Module, parameter: str) -> FrozenFactors | None:
-    """The factors to compute beside a parameter; None where there are none, or while they are in the weight."""
+    """The factors to compute beside a parameter; None where there are none, or while they are in the
+    weight."""
     kept = module._modules.get(ATTRIBUTE)
     factors = kept[_key(parameter)] if kept is not None and _key(parameter) in kept else None  # type: ignore[index, operator]
     return None if factors is None or factors.folded else factors

@@ -35,8 +35,8 @@ class Factors:
 
 
 def read_stacked(merge: ParameterMerge) -> tuple[torch.Tensor, torch.Tensor]:
-    """B (experts, outputs, ranks), scaled, and A (experts, ranks, inputs) of all updates of one parameter, their
-    ranks side by side; float64.
+    """B (experts, outputs, ranks), scaled, and A (experts, ranks, inputs) of all updates of one parameter,
+    their ranks side by side; float64.
 
     Raises InputError when one of them is not finite, or is zero throughout: then that target never learned.
     """
@@ -45,7 +45,8 @@ def read_stacked(merge: ParameterMerge) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def read_factors(merge: ParameterMerge) -> Factors:
-    """The factors of all updates of one parameter, as it lies on disk. Raises InputError as `read_stacked`."""
+    """The factors of all updates of one parameter, as it lies on disk. Raises InputError as
+    `read_stacked`."""
     left, right = read_stacked(merge)
     if merge.transposed:
         left, right = right.mT.contiguous(), left.mT.contiguous()

@@ -1,7 +1,7 @@
 """Folds what stands beside the base weights into them for a while, to generate at the speed of the base.
 
-Unmerged, PEFT builds W + BA of every expert at every generated token. What earlier stages left beside the weights
-(`frozen_factors`) goes in as well, so that a model is answered for as `export.py` would write it.
+Unmerged, PEFT builds W + BA of every expert at every generated token. What earlier stages left beside the
+weights (`frozen_factors`) goes in as well, so that a model is answered for as `export.py` would write it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class AdaptedWeight:
-    """A weight of the base, PEFT's layer around it and the factors of earlier stages beside it, where there are."""
+    """A weight of the base, PEFT's layer around it and the factors of earlier stages beside it, where there
+    are."""
 
     module: nn.Module
     parameter: str

@@ -1,8 +1,9 @@
-"""The base of a stage as SFT_MERGE_MODE asks for it: earlier adapters merged into its weights, or beside them.
+"""The base of a stage as SFT_MERGE_MODE asks for it: earlier adapters merged into its weights, or beside
+them.
 
-Beside them (`stack`) the files of the untouched base are loaded as they are, and what the earlier stages add is
-computed apart, from their frozen factors: no second copy of the model, and nothing that is rounded away. Whatever a
-merge would refuse is refused here too.
+Beside them (`stack`) the files of the untouched base are loaded as they are, and what the earlier stages add
+is computed apart, from their frozen factors: no second copy of the model, and nothing that is rounded away.
+Whatever a merge would refuse is refused here too.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def obtain_stage_base(
     key: str,
     mode: Literal["merge", "stack"] | None = None,
 ) -> StageBase:
-    """What the stage trains on, ready to be loaded; `adapters` are those of earlier stages, oldest first. A stage
-    that was trained already may be asked for the `mode` of then.
+    """What the stage trains on, ready to be loaded; `adapters` are those of earlier stages, oldest first. A
+    stage that was trained already may be asked for the `mode` of then.
 
     Raises InputError as `obtain_base` does.
     """
@@ -51,8 +52,8 @@ def obtain_stage_base(
 def load_stage_base(
     base: StageBase, settings: ModelSettings, compute: ComputeChoice, *, on_gpu: bool
 ) -> tuple[PreTrainedModel, StageBase]:
-    """The model, every parameter frozen, with what belongs beside its weights; and `base` with what there is to
-    say about that.
+    """The model, every parameter frozen, with what belongs beside its weights; and `base` with what there is
+    to say about that.
 
     Raises InputError when there is no such model here, or when an adapter does not fit it or never learned.
     """
@@ -79,8 +80,8 @@ def _describe(merges: Sequence[ParameterMerge], adapters: Sequence[Path]) -> Sta
 
 
 def stack(model: PreTrainedModel, merges: Sequence[ParameterMerge]) -> tuple[str, ...]:
-    """Put the updates of earlier stages beside the weights of `model`; into them, where there is no way to compute
-    them apart. Returns a notice for what was rounded by that.
+    """Put the updates of earlier stages beside the weights of `model`; into them, where there is no way to
+    compute them apart. Returns a notice for what was rounded by that.
 
     Raises InputError for an update that the model has no place for, or that is zero or not finite.
     """
@@ -155,6 +156,7 @@ def _rounded(model: nn.Module, added: Sequence[str]) -> tuple[str, ...]:
     if not rounded:
         return ()
     return (
-        f"[WARNING] what the earlier stages taught {rounded[0]} ({len(rounded)} such weights) is added to it and "
-        "rounded, not kept beside it (SFT_MERGE_MODE=stack): only linear layers and experts can be computed so",
+        f"[WARNING] what the earlier stages taught {rounded[0]} ({len(rounded)} such weights) is added to it "
+        "and rounded, not kept beside it (SFT_MERGE_MODE=stack): only linear layers and experts can be "
+        "computed so",
     )

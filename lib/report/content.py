@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
+from lib.model.base import StackedAdapters
 from lib.model.merge_proof import proof_line
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
 from lib.report.samples import SampleView, sample_views
@@ -120,6 +121,16 @@ def _lineage(record: Mapping[str, Any]) -> tuple[Ancestor, ...]:
             Ancestor(f"Stage {parent['stage']}", str(parent["folder"]), parent["adapter_sha256"] or "")
             for parent in record["parents"]
         ),
-        *([Ancestor("Merged", proof_line(base["proof"]), base.get("key", ""))] if base.get("proof") else []),
+        *_together(base),
         Ancestor(f"Stage {record['stage']}", "the adapter of this report", record["adapter_sha256"]),
     )
+
+
+def _together(base: Mapping[str, Any]) -> list[Ancestor]:
+    """What became of the adapters of the ancestors: merged into the weights, or kept beside them."""
+    key = base.get("key", "")
+    if base.get("proof"):
+        return [Ancestor("Merged", proof_line(base["proof"]), key)]
+    if base.get("stacked"):
+        return [Ancestor("Stacked", StackedAdapters(**base["stacked"]).line(), key)]
+    return []

@@ -1,9 +1,9 @@
 """The forward and the hand-written backward of a block of experts under LoRA.
 
-An expert computes down(gate(gate_up(x))), either projection being y = xW + s·(drop(x)Aᵀ)B, with xA₀ᵀB₀ added where
-earlier stages left factors beside W. W, A₀ and B₀ are frozen: neither W + sBA nor a gradient of the size of W is ever
-formed. Kept for the backward are the input, the output of gate_up and the two low-rank results; the rest is computed
-again.
+An expert computes down(gate(gate_up(x))), either projection being y = xW + s·(drop(x)Aᵀ)B, with xA₀ᵀB₀ added
+where earlier stages left factors beside W. W, A₀ and B₀ are frozen: neither W + sBA nor a gradient of the
+size of W is ever formed. Kept for the backward are the input, the output of gate_up and the two low-rank
+results; the rest is computed again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Makes PEFT's wrappers of stacked experts compute the split form; everything else stays PEFT's.
 
-The wrappers, their parameters and names are untouched: saving, loading, merging and disabling are PEFT's own. Blocks
-with factors of earlier stages beside their weights compute those in the same form, under an adapter or without one.
+The wrappers, their parameters and names are untouched: saving, loading, merging and disabling are PEFT's own.
+Blocks with factors of earlier stages beside their weights compute those in the same form, under an adapter or
+without one.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def _add_for_good(blocks: Iterable[nn.Module]) -> tuple[str, ...]:
         return ()
     dtype = str(kept[0][0].get_parameter(kept[0][1]).dtype).removeprefix("torch.")
     return (
-        f"[WARNING] what the earlier stages taught the experts is added to their weights in {dtype}, not kept "
-        "beside them (SFT_MERGE_MODE=stack): PEFT's own forward cannot compute it there",
+        f"[WARNING] what the earlier stages taught the experts is added to their weights in {dtype}, not "
+        "kept beside them (SFT_MERGE_MODE=stack): PEFT's own forward cannot compute it there",
     )
 
 
@@ -173,8 +174,8 @@ class SplitForward:
 
 
 class LowRankBranch:
-    """What a call computes beside the weights of one block: the trained adapter in `wrappers` (gate_up, down), if
-    there is one, and the factors of earlier stages."""
+    """What a call computes beside the weights of one block: the trained adapter in `wrappers` (gate_up,
+    down), if there is one, and the factors of earlier stages."""
 
     def __init__(self, wrappers: Sequence[ParamWrapper], adapter: str, memory: RoutingMemory) -> None:
         self._wrappers, self._adapter, self.memory = wrappers, adapter, memory
@@ -211,8 +212,8 @@ def _without_adapter(experts: Any) -> LowRankBranch | None:
         return None
     if any(getattr(experts, parameter).requires_grad for parameter in PROJECTIONS):
         raise RuntimeError(
-            "these experts have factors of earlier stages beside their weights, where the weights themselves, or "
-            "several adapters at once, cannot be trained"
+            "these experts have factors of earlier stages beside their weights; there neither the weights "
+            "themselves nor several adapters at once can be trained"
         )
     return LowRankBranch((), "", experts.routing_memory)
 

@@ -1,8 +1,8 @@
 """One of the two projections of a block of experts: frozen weights with low-rank factors beside them.
 
-The factors are those that are trained and those of earlier stages, either of which may be missing. Their ranks stand
-side by side, the frozen ones first, so that one product does for both; only dropout, which acts on the trained ones
-alone, takes them apart.
+The factors are those that are trained and those of earlier stages, either of which may be missing. Their
+ranks stand side by side, the frozen ones first, so that one product does for both; only dropout, which acts
+on the trained ones alone, takes them apart.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class LoraProjection:
     """The factors in the order and dtype that products need, and gradients of the trained ones in PEFT's.
 
     PEFT stores A as (experts·rank, in) and B as (out, rank·experts). An expert's part of B lies scattered:
-    it is gathered once per pass. `trained` is A and B, or nothing. `keep_rate` is the share of the branch's input
-    that dropout leaves.
+    it is gathered once per pass. `trained` is A and B, or nothing. `keep_rate` is the share of the branch's
+    input that dropout leaves.
 
-    The scaling goes into the products of rank r, which take a factor for nothing; beside frozen ranks, which have
-    theirs multiplied in, it goes into A.
+    The scaling goes into the products of rank r, which take a factor for nothing; beside frozen ranks, which
+    have theirs multiplied in, it goes into A.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ def _filled_up(stack: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ForwardBlock:
-    """The part of a projection that one block of rows meets: matrices of one expert, or stacks of all. The first
-    `split` ranks are frozen."""
+    """The part of a projection that one block of rows meets: matrices of one expert, or stacks of all. The
+    first `split` ranks are frozen."""
 
     split: int
     scale: float
@@ -135,8 +135,8 @@ class ForwardBlock:
         out: torch.Tensor,
         row_weight: torch.Tensor | None = None,
     ) -> None:
-        """out = xW + s·low·B (+ bias) with low = kept·Aᵀ in the trained ranks, xAᵀ in the frozen ones; `kept` is
-        x after dropout. Where x has been multiplied by a weight per row, the bias is multiplied by
+        """out = xW + s·low·B (+ bias) with low = kept·Aᵀ in the trained ranks, xAᵀ in the frozen ones; `kept`
+        is x after dropout. Where x has been multiplied by a weight per row, the bias is multiplied by
         `row_weight`."""
         matrices = (self.weight, self.a_transposed, self.b)
         apart = self.split and kept is not x

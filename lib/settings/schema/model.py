@@ -50,8 +50,8 @@ class ModelSettings:
         "SFT_MERGE_MODE",
         "merge",
         choice("merge", "stack"),
-        meaning="How earlier stages enter the base: merged into a copy of its weights (rounded once), or stacked "
-        "beside them as frozen factors (no copy, nothing rounded, some per cent slower)",
+        meaning="How earlier stages enter the base: merged into a copy of its weights (rounded once), or "
+        "stacked beside them as frozen factors (no copy, nothing rounded, some per cent slower)",
     )
     merge_min_kept: float = key(
         "SFT_MERGE_MIN_KEPT",

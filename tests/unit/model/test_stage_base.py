@@ -1,4 +1,5 @@
-"""The adapters of earlier stages beside the weights (SFT_MERGE_MODE=stack): the model that merging them gives."""
+"""The adapters of earlier stages beside the weights (SFT_MERGE_MODE=stack): the model that merging them
+gives."""
 
 import math
 from collections.abc import Callable
@@ -263,8 +264,8 @@ def test_a_saved_adapter_is_loaded_over_it(
 def test_in_bf16_nothing_is_rounded_away(
     tiny_model: Any, make_adapter: Any, load_as: Load, logits: Any, tmp_path: Path
 ) -> None:
-    """An update so small that merging loses most of it (0.1 % of the weights): in the number type of the weights
-    the stacked model stays closer to the exact one."""
+    """An update so small that merging loses most of it (0.1 % of the weights): in the number type of the
+    weights the stacked model stays closer to the exact one."""
     base = tiny_model("qwen3_moe", dtype="bfloat16")
     small = edit(
         make_adapter(base, 1, ALL, "bf16"), tmp_path / "small", lambda _, c: c.update(lora_alpha=2**-7)
@@ -315,9 +316,7 @@ def test_no_copy_is_made_and_the_description_says_what_stands_where(
 
 
 @pytest.mark.parametrize("change", ["zero", "infinite", "extra", "shape", "none"])
-def test_what_a_merge_refuses_is_refused(
-    change: str, two_stages: Any, load_as: Load, tmp_path: Path
-) -> None:
+def test_what_a_merge_refuses_is_refused(change: str, two_stages: Any, load_as: Load, tmp_path: Path) -> None:
     base, (first, second) = two_stages
 
     def damage(tensors: dict[str, Any], config: dict[str, Any]) -> None:

@@ -181,7 +181,6 @@ def test_a_comment_glued_to_a_value_is_explained(refused: Refused) -> None:
     ("line", "expected"),
     [
         ("SFT_PACKING=1", "0 (anything else is not available yet)"),
-        ("SFT_MERGE_MODE=stack", "merge (anything else is not available yet)"),
         ("SFT_REPLAY=0.1", "0 (anything else is not available yet)"),
         ("SFT_BEST_METRIC=gen_leaf_f2", "eval_loss, heldout_loss or a gen_* metric (docs/metrics.md)"),
         ("SFT_GEN_EVAL_STYLE=(", "a regular expression (missing ), unterminated subpattern at position 0)"),
