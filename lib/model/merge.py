@@ -113,7 +113,7 @@ def _check_moved(merge: ParameterMerge, tallies: Mapping[str, Tally]) -> None:
         raise misfit(
             latest,
             f"{merge.parameter} did not move: its whole update is smaller than the rounding of the base's "
-            "number type",
+            "number type; SFT_MERGE_MODE=stack would keep it beside the weights",
         )
 
 

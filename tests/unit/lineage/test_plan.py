@@ -2,14 +2,20 @@ import io
 import json
 from typing import Any
 
+import numpy
 import pytest
 from rich.console import Console
+from safetensors.numpy import save
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
+from lib.lineage.estimates import readable_bytes
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
 from lib.training.launch import World
+
+# Rank 16 on all targets of the base in two layers: attention of 32 x 32 and 32 x 16, four experts 16 wide.
+TRAINABLE = 16 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 4 * ((32 + 32) + (16 + 32)))
 
 
 def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **keywords: Any) -> StagePlan:
@@ -57,6 +63,30 @@ def test_the_merged_base_is_as_large_as_the_files_of_the_base(curriculum: Any) -
     assert counted.arithmetic.startswith("merged base 123.5 kB")
     assert not guessed.arithmetic.startswith("merged base 0 B")
     assert counted.arithmetic.endswith(" free")
+
+
+def test_stacked_stages_need_memory_and_no_disk(curriculum: Any) -> None:
+    """One earlier stage is there with 6 + 8 values, the other is taken to be as large as the present one."""
+    curriculum.stage(1)
+    curriculum.train(1, adapter=adapter_file({"a": (2, 3), "b": (4, 2)}))
+    curriculum.stage(2, SFT_MERGE_MODE="stack")
+    curriculum.stage(3, SFT_MERGE_MODE="stack")
+    for number, factors in ((2, 14), (3, 14 + TRAINABLE)):
+        plan = plan_of(curriculum, number, runs_before=(2,))
+        assert plan.base["trainable"] == TRAINABLE
+        assert plan.base["earlier_stages"] == "stacked"
+        assert plan.estimates["disk"].arithmetic.startswith("merged base 0 B")
+        beside = readable_bytes(4 * (factors + TRAINABLE))
+        assert f"factors of earlier stages {beside} " in plan.estimates["memory"].arithmetic
+        assert "  stacked  stage 1  " in text_of(plan)
+    assert "factors of earlier" not in plan_of(curriculum, 1).estimates["memory"].arithmetic
+    (curriculum.folder(1) / "adapter_model.safetensors").write_bytes(b"cut short")
+    assert plan_of(curriculum, 2).estimates["memory"].value > plan.estimates["memory"].value / 2
+
+
+def adapter_file(shapes: dict[str, tuple[int, int]]) -> bytes:
+    tensors = {name: numpy.ones(shape, dtype=numpy.float32) for name, shape in shapes.items()}
+    return bytes(save(tensors))
 
 
 def test_processes_share_the_steps(curriculum: Any) -> None:

@@ -121,6 +121,52 @@ def make_adapter(attach: Callable[..., Any], stage_settings: Callable[..., Any])
 
 
 @pytest.fixture
+def load_as(stage_settings: Callable[..., Any]) -> Callable[..., Any]:
+    """load_as("stack", base, adapters): the model that a stage trains on, as the mode makes it."""
+
+    def make(mode: str, base: Path, adapters: list[Path], dtype: str = "float32") -> Any:
+        import torch
+
+        from lib.model.stage_base import load_stage_base, obtain_stage_base
+
+        settings = stage_settings(base, 9, SFT_MERGE_MODE=mode)
+        found = obtain_stage_base(settings, adapters, key=f"{base}{adapters}")
+        assert found.mode == mode
+        return load_stage_base(
+            found, settings.model, ComputeChoice(getattr(torch, dtype), "eager", ""), on_gpu=False
+        )[0]
+
+    return make
+
+
+@pytest.fixture
+def two_stages(tiny_model: Any, make_adapter: Any) -> tuple[Path, list[Path]]:
+    base = tiny_model("qwen3_moe")
+    return base, [make_adapter(base, stage, MODULES) for stage in (1, 2)]
+
+
+@pytest.fixture
+def new_adapter(lora: Callable[..., Any]) -> Callable[..., Any]:
+    """new_adapter(model, MODULES, dropout=0.1): a LoRA on the model that does something, in training mode."""
+
+    def make(model: Any, requested: Any = MODULES, **options: Any) -> Any:
+        import torch
+
+        from lib.model.adapter import attach_lora
+        from lib.model.targets import find_targets
+
+        adapted, _ = attach_lora(model, find_targets(model, requested), lora(**options), seed=3)
+        generator = torch.Generator().manual_seed(8)
+        with torch.no_grad():
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        return adapted.train()
+
+    return make
+
+
+@pytest.fixture
 def model_settings() -> Callable[..., ModelSettings]:
     def make(folder: Path) -> ModelSettings:
         return ModelSettings(base_model=str(folder))
