@@ -1,4 +1,5 @@
-"""Training over the adapters of earlier stages beside the weights (SFT_MERGE_MODE=stack): as over a merged base."""
+"""Training with the adapters of earlier stages beside the weights (SFT_MERGE_MODE=stack): as over a merged
+base."""
 
 import math
 from collections.abc import Callable
