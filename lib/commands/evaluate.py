@@ -59,7 +59,8 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes.say(stage.headline, world.line(), compute.line(), *notices)
     with processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(settings, stage.chain.adapters, key=stage.chain.key, mode=record.merge_mode)
-    model, _ = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
+    model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
+    processes.say(base.line(), *base.notices)
     evaluator = Evaluator(tokenizer, chat, settings, processes)
     before = evaluator.before(model, own)
     model = load_adapter(model, settings.stage_dir)
