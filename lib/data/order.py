@@ -20,7 +20,7 @@ STARTING_PART = 0.1
 STEPS = 4
 """step opens a quarter at a time."""
 
-_PACING: Mapping[str, Callable[[float], float]] = {
+PACING: Mapping[str, Callable[[float], float]] = {
     "linear": lambda t: STARTING_PART + (1 - STARTING_PART) * t,
     "root": lambda t: math.sqrt(STARTING_PART**2 + (1 - STARTING_PART**2) * t),
     "step": lambda t: (math.floor(STEPS * t) + 1) / STEPS,
@@ -66,7 +66,7 @@ def paced(difficulty: Sequence[float], pacing: Pacing, seed: int) -> list[int]:
     chance = random.Random(seed)
     count = len(difficulty)
     by_difficulty = sorted(permutation(count, seed), key=lambda i: difficulty[i])
-    opened = _PACING[pacing]
+    opened = PACING[pacing]
     open_rows: list[int] = []
     order, taken = [], 0
     for place in range(count):

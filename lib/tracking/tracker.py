@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lib.lineage.curriculum import SurveyedStage
 
 NOT_LOGGED = frozenset({"MLFLOW_TRACKING_URI"})
+NOT_IN_A_METRIC = re.compile(r"[^\w\-. /]")
 
 
 class Tracker(Protocol):
@@ -104,8 +106,8 @@ class MlflowTracker:
     def results(
         self, record: StageRecord, samples: Sequence[Mapping[str, Any]], files: Sequence[Path]
     ) -> None:
-        """The scores before (step 0) and after, what earlier stages kept, the answers as a table, the whole
-        record, and the files that are there."""
+        """The scores before (step 0) and after, the realised mix, what earlier stages kept, the answers as a
+        table, the whole record, and the files that are there."""
         import mlflow
 
         steps, after = record.training["steps"], record.evaluation["after"]["metrics"]
@@ -116,6 +118,8 @@ class MlflowTracker:
         # The weights that are kept may be those of an earlier step than the last that was scored.
         self.metrics({name: value for name, value in after.items() if name not in logged}, steps)
         self.metrics({f"final/{name}": value for name, value in after.items() if "/" not in name}, steps)
+        self.metrics(mix_metrics(record.data["ledger"]), steps)
+        self._quietly(lambda: mlflow.log_dict(record.data["ledger"], "ledger.json"))
         for entry in record.evaluation["retention"]:
             if entry["now"] is not None:
                 self.metrics({f"retention/stage{entry['stage']}/{entry['headline']}": entry["now"]}, steps)
@@ -180,6 +184,30 @@ def track(stage: SurveyedStage, data: PreparedData, *, is_main: bool) -> Iterato
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
+
+
+def mix_metrics(ledger: Mapping[str, Any]) -> dict[str, float]:
+    """Shares asked for and realised, per data set and for negatives; `ledger.json` has them per label too.
+
+    Names hold only what MLflow allows in a metric. Replayed rows have no share of the mix's weights.
+    """
+    trained = max(ledger["trained"] or 0, 1)
+    found: dict[str, float] = {}
+    for line in ledger["sources"]:
+        name = f"mix/{NOT_IN_A_METRIC.sub('_', line['id'])}"
+        found[f"{name}/requested_{ledger['unit']}"] = line["requested"]
+        found[f"{name}/realised_{ledger['unit']}"] = line["realised"]
+        found[f"{name}/trained_share"] = (line["trained"] or 0) / trained
+    for line in ledger["negatives"]:
+        name = (
+            "mix/negatives"
+            if line["scope"] == "*"
+            else f"mix/negatives/{NOT_IN_A_METRIC.sub('_', line['scope'])}"
+        )
+        found[f"{name}/realised_share"] = line["realised"]
+        if line["requested"] is not None:
+            found[f"{name}/requested_share"] = line["requested"]
+    return found
 
 
 def sample_columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
