@@ -15,7 +15,7 @@ from lib.data.labels import Label
 from lib.data.ledger import MixLedger, SourceLine, label_lines
 from lib.data.negatives import NO_RULE, NegativeRule
 from lib.data.realised import negative_lines
-from lib.data.replay import NO_REPLAY, ReplayPool, replay_draws, replay_lines
+from lib.data.replay import NO_REPLAY, ReplayPool, replay_rows
 from lib.data.rows import Example, SourceRows
 from lib.data.strata import Drawing, draw_rows
 from lib.data.upsampling import multiplier_of, unmatched_rules, upsample
@@ -68,19 +68,22 @@ def plan_mixture(
         for example, times in zip(rows, times_of, strict=True)
         for _ in range(times)
     ]
-    replayed = replay_draws(replay, len(own), all_held_out, seed)
-    draws = [*own, *replayed]
+    replayed = replay_rows(replay, len(own), all_held_out, seed)
+    draws = [*own, *replayed.draws]
     random.Random(seed).shuffle(draws)
 
     validation = _first_of_each(sources, all_held_out)
     trainable = [example for rows in training for example in rows]
-    labels, left_out = label_lines(trainable, draws, _requested_labels(drawing, training, rules))
+    requested = _requested_labels(drawing, training, rules)
+    for label, amount in replayed.requested.items():
+        requested[label] = requested.get(label, 0.0) + amount
+    labels, left_out = label_lines([*trainable, *replayed.rows], draws, requested)
     lines = [
         _source_line(i, source, training[i], of_row[i], len(held_out[i]), drawing, repeats[i])
         for i, source in enumerate(sources)
     ]
     ledger = MixLedger(
-        sources=(*lines, *replay_lines(replay, replayed, all_held_out, seed)),
+        sources=(*lines, *replayed.lines),
         labels=labels,
         labels_left_out=left_out,
         base_size=drawing.total,
@@ -89,7 +92,7 @@ def plan_mixture(
         validation=len(validation),
         unit=algebra.unit,
         weights=algebra.weights,
-        replayed=len(replayed),
+        replayed=len(replayed.draws),
         negatives=negative_lines(
             trainable, own, negatives, lambda row: 1 if sizes is None else sizes.get(row.row_id, 0)
         ),

@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lib.data.draws import drawing_order
 from lib.data.labels import Label
@@ -45,29 +45,42 @@ class ReplayPool:
 NO_REPLAY = ReplayPool(0.0)
 
 
-def replay_draws(pool: ReplayPool, own: int, held_out: frozenset[str], seed: int) -> list[Example]:
-    """The rows that are replayed beside `own` draws, one entry per draw.
+@dataclass(frozen=True)
+class Replay:
+    """What a stage draws from earlier ones."""
+
+    draws: tuple[Example, ...] = ()
+    """One entry per draw."""
+    rows: tuple[Example, ...] = ()
+    """Distinct rows that could be drawn."""
+    lines: tuple[SourceLine, ...] = ()
+    """One line of the mix table per data set of an earlier stage."""
+    requested: Mapping[Label, float] = field(default_factory=dict)
+    """Draws that each label's part of the earlier stages comes to, before rounding."""
+
+
+def replay_rows(pool: ReplayPool, own: int, held_out: frozenset[str], seed: int) -> Replay:
+    """The rows that are replayed beside `own` draws.
 
     The earlier stages' draws are laid out by data set and labels, and rows are taken from them at equal
     distances (systematic sampling): every data set, and within it every combination of labels, gets its part
     of what was drawn then, to within one row. Rows that any stage is evaluated on are not there.
     """
-    there = [draw for source in pool.sources for draw in _laid_out(source, pool, held_out, seed)]
+    by_source = [_laid_out(source, pool, held_out, seed) for source in pool.sources]
+    there = [draw for draws in by_source for draw in draws]
     size = pool.size(own) if there else 0
-    return [there[(2 * i + 1) * len(there) // (2 * size)] for i in range(size)]
-
-
-def replay_lines(
-    pool: ReplayPool, draws: Sequence[Example], held_out: frozenset[str], seed: int
-) -> list[SourceLine]:
-    """One line of the mix table per data set of an earlier stage."""
-    there = [_laid_out(source, pool, held_out, seed) for source in pool.sources]
-    whole = max(sum(map(len, there)), 1)
+    draws = [there[(2 * i + 1) * len(there) // (2 * size)] for i in range(size)]
     taken = Counter(example.row_id for example in draws)
-    return [
-        _line(source, rows, len(rows) / whole, len(draws), taken)
-        for source, rows in zip(pool.sources, there, strict=True)
-    ]
+    labels = Counter(label for example in there for label in example.labels)
+    return Replay(
+        draws=tuple(draws),
+        rows=tuple({example.row_id: example for example in there}.values()),
+        lines=tuple(
+            _line(source, rows, len(rows) / max(len(there), 1), size, taken)
+            for source, rows in zip(pool.sources, by_source, strict=True)
+        ),
+        requested={label: size * count / len(there) for label, count in labels.items()},
+    )
 
 
 def _laid_out(source: ReplaySource, pool: ReplayPool, held_out: frozenset[str], seed: int) -> list[Example]:

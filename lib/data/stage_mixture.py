@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lib.data.amounts import Algebra
 from lib.data.chat import ChatFormat
 from lib.data.encoding import Encoded, encode_rows
+from lib.data.local_identity import local_fingerprints
 from lib.data.mixture import Mixture, plan_mixture
 from lib.data.negatives import NegativeRule
 from lib.data.realised import size_in
@@ -15,6 +16,8 @@ from lib.data.rows import SourceRows, read_examples
 from lib.data.sources import AbsentSource, Source, load_source, load_sources
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
+
+CHANGED = "the data set changed since that stage was trained"
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,12 @@ def _pool(
     problems: list[Problem] = []
     notices: list[str] = []
     for stage in earlier:
-        mixed = _own_mixture(stage.settings, chat, NO_REPLAY, allow_download=allow_download)
         number = stage.settings.stage
+        try:
+            as_then = replace(stage.settings, strict=stage.settings.strict and settings.strict)
+            mixed = _own_mixture(as_then, chat, NO_REPLAY, allow_download=allow_download)
+        except InputError as error:  # where data changed, that is the reason to name
+            raise InputError([*_local_changes(settings, stage), *error.problems]) from error
         notices += [
             f"data set {absent.id} of stage {number} is not on this machine: its replay is not counted"
             for absent in mixed.absent
@@ -171,22 +178,32 @@ def _changes(settings: StageSettings, stage: ReplayedStage, mixed: StageMixture)
     number, recorded = stage.settings.stage, stage.fingerprints
     if recorded is None or mixed.mixture is None:
         return []
-    changed = [
-        source.name for source in mixed.sources if recorded.get(source.name) not in (None, source.fingerprint)
-    ]
-    reasons = dict.fromkeys(changed, "the data set changed since that stage was trained")
+    present = {source.name: source.fingerprint for source in mixed.sources}
+    changed = _changed(recorded, present)
+    reasons = dict.fromkeys(changed, CHANGED)
     drawn = Counter(example.source for example in mixed.mixture.train)
     for name, count in (stage.draws or {}).items():
         if drawn[name] != count and not changed:
             reasons[name] = f"its mix now draws {drawn[name]} rows, not the {count} of its record"
-    return [
-        Problem(
-            where=f"stage {number}: {name}",
-            key="SFT_REPLAY",
-            value=reason,
-            expected=f"the rows that stage {number} learned from",
-            remedy=f"put the data set back, train stage {number} again, or set SFT_STRICT=0 or "
-            f"SFT_REPLAY=0 in {settings.env_file}",
-        )
-        for name, reason in reasons.items()
-    ]
+    return [_problem(settings, number, name, reason) for name, reason in reasons.items()]
+
+
+def _local_changes(settings: StageSettings, stage: ReplayedStage) -> list[Problem]:
+    """The same for data sets on this machine, without mixing them."""
+    changed = _changed(stage.fingerprints or {}, local_fingerprints(stage.settings.data.mix))
+    return [_problem(settings, stage.settings.stage, name, CHANGED) for name in changed]
+
+
+def _changed(recorded: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
+    return [name for name, digest in present.items() if recorded.get(name) not in (None, digest)]
+
+
+def _problem(settings: StageSettings, number: int, name: str, reason: str) -> Problem:
+    return Problem(
+        where=f"stage {number}: {name}",
+        key="SFT_REPLAY",
+        value=reason,
+        expected=f"the rows that stage {number} learned from",
+        remedy=f"put the data set back, train stage {number} again, or set SFT_STRICT=0 or "
+        f"SFT_REPLAY=0 in {settings.env_file}",
+    )

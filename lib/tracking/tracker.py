@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lib.lineage.record import RECORD, StageRecord
 from lib.settings import StageSettings, TrackingSettings
 from lib.settings.errors import without_password
+from lib.tracking.mix_metrics import mix_metrics
 
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
     from lib.lineage.curriculum import SurveyedStage
 
 NOT_LOGGED = frozenset({"MLFLOW_TRACKING_URI"})
-NOT_IN_A_METRIC = re.compile(r"[^\w\-. /]")
 
 
 class Tracker(Protocol):
@@ -184,30 +183,6 @@ def track(stage: SurveyedStage, data: PreparedData, *, is_main: bool) -> Iterato
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
-
-
-def mix_metrics(ledger: Mapping[str, Any]) -> dict[str, float]:
-    """Shares asked for and realised, per data set and for negatives; `ledger.json` has them per label too.
-
-    Names hold only what MLflow allows in a metric. Replayed rows have no share of the mix's weights.
-    """
-    trained = max(ledger["trained"] or 0, 1)
-    found: dict[str, float] = {}
-    for line in ledger["sources"]:
-        name = f"mix/{NOT_IN_A_METRIC.sub('_', line['id'])}"
-        found[f"{name}/requested_{ledger['unit']}"] = line["requested"]
-        found[f"{name}/realised_{ledger['unit']}"] = line["realised"]
-        found[f"{name}/trained_share"] = (line["trained"] or 0) / trained
-    for line in ledger["negatives"]:
-        name = (
-            "mix/negatives"
-            if line["scope"] == "*"
-            else f"mix/negatives/{NOT_IN_A_METRIC.sub('_', line['scope'])}"
-        )
-        found[f"{name}/realised_share"] = line["realised"]
-        if line["requested"] is not None:
-            found[f"{name}/requested_share"] = line["requested"]
-    return found
 
 
 def sample_columns(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from lib.data.amounts import Algebra
 from lib.data.mixture import Mixture, plan_mixture
 from lib.data.negatives import NegativeRule
 from lib.data.order import PACING, TrainingOrder
-from lib.data.replay import ReplayPool, ReplaySource, replay_draws
+from lib.data.replay import ReplayPool, ReplaySource, replay_rows
 from lib.data.rows import SourceRows, to_example
 from lib.data.schedule import Schedule
 from lib.settings import InputError, load_stage
@@ -107,7 +107,7 @@ def test_an_example_of_replay(example: Row) -> None:
     rows = tuple(to_example({"text": f"row {i}"}, "A", i) for i in range(50))
     pool = ReplayPool(float(example["SFT_REPLAY"]), (ReplaySource.of(1, "A", rows),))
     own = int(example["own draws"])
-    replayed = replay_draws(pool, own, frozenset(), seed=1)
+    replayed = replay_rows(pool, own, frozenset(), seed=1).draws
     assert len(replayed) == int(example["replayed"])
     assert own + len(replayed) == int(example["all"])
 
