@@ -1,8 +1,8 @@
 """The lock of an operator's build that was killed: every later run would wait for it, silently and for ever.
 
-torch builds operators such as DeepSpeed's for the CPU at first use, guarded by a file that the builder holds
-open (`torch.utils.file_baton`, 2.13). What nobody holds was left by a process that died, or belongs to another
-machine that shares the folder: that one is given time.
+torch builds operators such as DeepSpeed's for the CPU at first use, guarded by a file that the builder keeps
+open (`torch.utils.file_baton`, 2.13). One that nobody has open was left by a process that died, or belongs to
+another machine that shares the folder: that one is given time.
 """
 
 from __future__ import annotations
