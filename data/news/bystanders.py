@@ -181,7 +181,7 @@ def business(world: World) -> Article:
 
 
 MAKERS: tuple[tuple[Callable[[World], Article], int], ...] = (
-    (nameless_trial, 10), (at_large, 12), (cleared, 12), (accident, 12), (fire, 7), (missing, 8),
+    (nameless_trial, 14), (at_large, 16), (cleared, 18), (accident, 12), (fire, 7), (missing, 8),
     (commended, 8), (warning, 6), (fiction, 4), (weather, 5), (sport, 6), (event, 6), (business, 4),
 )  # fmt: skip
 

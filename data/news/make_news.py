@@ -4,9 +4,9 @@
     python -m data.news.make_news --full     26,221 + 100,000, and 27,798 to judge by, into data/news/full
     python -m data.news.make_news --short    one-sentence articles for the embedded tiny base, into data/news/short
 
-positives.jsonl has articles that name an offender, negatives.jsonl those that name none, heldout.jsonl both in
-equal parts. The same seed gives the same bytes; no article stands twice. Rows are written as they are made: what
-is kept in memory is one short hash an article.
+positives.jsonl has articles that name an offender, negatives.jsonl those that name none, heldout.jsonl
+both in equal parts. The same seed gives the same bytes; no article stands twice. Rows are written as they
+are made: what is kept in memory is one short hash an article.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Articles that name an offender: arrests, charges, trials, with victims, witnesses and police beside them."""
+"""Articles that name an offender: arrests, charges and trials, with victims, witnesses and police."""
 
 from __future__ import annotations
 
@@ -100,8 +100,10 @@ VERDICTS = (
     "裁判長は懲役2年、執行猶予4年を言い渡した。", "検察側は懲役3年を求刑した。", "被告側は起訴内容を認めた。",
     "弁護側は無罪を主張した。", "裁判長は罰金30万円を言い渡した。",
 )  # fmt: skip
-LEADS: tuple[Callable[[World, Case], str], ...] = (arrest_first, event_first, charged, on_trial)
-KINDS = {arrest_first: "arrest", event_first: "arrest", charged: "charge", on_trial: "trial"}
+LEADS: tuple[tuple[Callable[[World, Case], str], str, int], ...] = (
+    (arrest_first, "arrest", 6), (event_first, "arrest", 3), (charged, "charge", 2), (on_trial, "trial", 3),
+)  # fmt: skip
+"""How an article begins, what it then reports, and how often."""
 STATEMENTS = (
     "「間違いありません」と容疑を認めている。", "「やっていない」と容疑を否認している。", "黙秘している。",
     "「生活費が欲しかった」と供述している。", "「覚えていない」と話している。", "動機を調べている。",
@@ -126,19 +128,24 @@ IMPRESSIONS = (
     "大声が聞こえて外に出た", "まさか近所で起きるとは思わなかった", "静かな地域なので驚いた", "普段はあいさつをする人だった",
     "パトカーが何台も来た", "早く安心して暮らせるようになってほしい",
 )  # fmt: skip
-WARNINGS = ("戸締まりを徹底してほしい", "不審に思ったらすぐに通報を", "同様の手口に注意してほしい", "地域の見守りを強めたい")
+WARNINGS = (
+    "戸締まりを徹底してほしい",
+    "不審に思ったらすぐに通報を",
+    "同様の手口に注意してほしい",
+    "地域の見守りを強めたい",
+)
 
 
 def offender_article(world: World) -> Article:
     """One case, told from one of its sides, with up to four persons besides the offenders."""
     case = draw_case(world)
-    lead = world.rng.choices(LEADS, (6, 3, 2, 3))[0]
+    lead, kind, _ = world.rng.choices(LEADS, [weight for _, _, weight in LEADS])[0]
     sentences, others = [lead(world, case)], []
     if case.victim.name:
         sentences.append(told_of_victim(world, case.victim))
         others.append(case.victim)
     if world.maybe(0.6):
-        title = "被告" if lead is on_trial else case.title
+        title = "被告" if kind == "trial" else case.title
         subject = "" if len(case.offenders) > 1 else f"{case.offenders[0].name}{title}は"
         sentences.append(subject + world.one(STATEMENTS))
     if world.maybe(0.25):
@@ -150,6 +157,4 @@ def offender_article(world: World) -> Article:
         officer = replace(officer, affiliation=case.station)
         sentences.append(told_by_officer(world, officer, case.station))
         others.append(officer)
-    return Article(
-        "".join(sentences), KINDS[lead], (*case.offenders, *others), (case.place,), (case.station,)
-    )
+    return Article("".join(sentences), kind, (*case.offenders, *others), (case.place,), (case.station,))

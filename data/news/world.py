@@ -9,7 +9,9 @@ from data.news.records import Person
 from data.values import FIRST_JA, LAST_JA, words
 
 PREFECTURES = words("青嶺県 白瀬県 東浜県 南雲県 北咲県 西湊県 千歳川県 若芽県")
-TOWN_HEADS = words("桜雲 緑葉 朝凪 水鏡 星影 月見 鶴舞 松風 藤波 梅香 霧雨 雪灯 花霞 夕凪 竜胆 若草 茜空 銀鈴 常夏 黒岩")
+TOWN_HEADS = words(
+    "桜雲 緑葉 朝凪 水鏡 星影 月見 鶴舞 松風 藤波 梅香 霧雨 雪灯 花霞 夕凪 竜胆 若草 茜空 銀鈴 常夏 黒岩"
+)
 TOWN_TAILS = words("ヶ原市 川市 浦市 野市 崎市 沢町 台市 里町 島市 坂市")
 QUARTERS = words("本町 栄町 中央 港 東 西 南 北 大通 新町 旭 泉 宮前 若松")
 FAMILY = LAST_JA + words(

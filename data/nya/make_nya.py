@@ -46,7 +46,9 @@ Row = dict[str, Any]
 
 def make_rows(seed: int) -> list[Row]:
     """All conversations, each question once, in seeded order."""
-    formed = [(question.format(word), answer.format(word)) for pool, question, answer in FORMS for word in pool]
+    formed = [
+        (question.format(word), answer.format(word)) for pool, question, answer in FORMS for word in pool
+    ]
     pairs = random.Random(f"nya {seed}").sample([*FIXED, *formed], TRAINING_ROWS + VALIDATION_ROWS)
     return [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
@@ -63,7 +65,9 @@ def write_files(folder: Path, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

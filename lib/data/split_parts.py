@@ -1,4 +1,4 @@
-"""A part of a split, written as `datasets` writes it: `train[:96000]`, `train[10:20]`, `train[-100:]`, `train[:5%]`."""
+"""A part of a split, as `datasets` writes it: `train[:96000]`, `train[10:20]`, `train[:5%]`."""
 
 import re
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ _PART = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<first>-?\d+%?)?:(?P<last>-?\d+%?)
 
 @dataclass(frozen=True)
 class SplitPart:
-    """`first` is included, `last` is not; None: from the beginning, to the end. Below 0 they count from the end.
-    Shares are in percent when `percent` is true, else they are rows."""
+    """`first` is included, `last` is not; None: from the beginning, to the end. Below 0 they count from the
+    end. In percent of the rows when `percent` is true, else in rows."""
 
     name: str
     first: int | None = None

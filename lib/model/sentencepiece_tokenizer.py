@@ -1,4 +1,4 @@
-"""What transformers leaves undone for tokenizers that are a SentencePiece model alone, without tokenizer.json."""
+"""What transformers leaves undone for tokenizers that are a SentencePiece model and no tokenizer.json."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_own_unknown_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
     new one is of the plain class, so that it is still right when it is loaded from where it is saved.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if type(getattr(backend, "model", None)).__name__ != "Unigram" or not tokenizer.unk_token:
+    if backend is None or type(backend.model).__name__ != "Unigram" or not tokenizer.unk_token:
         return tokenizer
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast

@@ -87,9 +87,7 @@ def keeps_inputs_first(model: nn.Module, modules: Sequence[str]) -> bool:
     """Whether the layers with these leaf names keep their weights as (inputs, outputs), as GPT-2's do."""
     from transformers.pytorch_utils import Conv1D
 
-    targeted = [
-        module for name, module in model.named_modules() if name.rpartition(".")[2] in modules
-    ]
+    targeted = [module for name, module in model.named_modules() if name.rpartition(".")[2] in modules]
     return any(isinstance(module, Conv1D) for module in targeted)
 
 

@@ -11,7 +11,9 @@ borders = st.none() | st.integers(-120, 120)
 
 
 @given(size=st.integers(0, 130), first=borders, last=borders, percent=st.booleans())
-def test_the_same_rows_as_datasets_takes(size: int, first: int | None, last: int | None, percent: bool) -> None:
+def test_the_same_rows_as_datasets_takes(
+    size: int, first: int | None, last: int | None, percent: bool
+) -> None:
     def text(border: int | None) -> str:
         return "" if border is None else f"{max(-100, min(border, 100))}%" if percent else str(border)
 
