@@ -137,7 +137,7 @@ WARNINGS = (
 
 
 def offender_article(world: World) -> Article:
-    """One case, told from one of its sides, with up to four persons besides the offenders."""
+    """One case, told from one of its sides, with up to three persons besides the offenders."""
     case = draw_case(world)
     lead, kind, _ = world.rng.choices(LEADS, [weight for _, _, weight in LEADS])[0]
     sentences, others = [lead(world, case)], []

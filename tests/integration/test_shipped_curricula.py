@@ -5,12 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from model_distance import load
+from model_distance import distance, load
 from peft import PeftModel
 from stand_ins import FEW_STEPS, QWEN, QWEN_MOE, RINNA, STRUCTEVAL, StandIns
 from train_command import ROOT
 
-CURRICULA = sorted(path.name for path in (ROOT / "stages").iterdir() if path.is_dir())
 STAGES = {
     "chat-rinna": 1,
     "news-extraction-qwen3-30b-a3b": 1,
@@ -47,10 +46,6 @@ def assert_trained(made: StandIns, curriculum: str, stages: int, metric: str) ->
         assert moved, f"stage {number} learned nothing"
 
 
-def test_every_folder_is_known_to_these_tests() -> None:
-    assert set(CURRICULA) >= set(STAGES)
-
-
 @pytest.mark.parametrize("curriculum", ["structeval-qwen3-4b", "structeval-qwen3-30b-a3b"])
 def test_the_guides_curriculum_is_planned_without_network_and_data(
     curriculum: str, stand_ins: StandIns
@@ -76,6 +71,20 @@ def test_the_news_curriculum_draws_what_its_document_says(stand_ins: StandIns) -
     assert plan["steps"] == 4095  # 174,663 rows, 1.5 times, 64 a step
     _, second = stand_ins.plan("news-extraction-qwen3-30b-a3b-two-stage")
     assert (second["steps"], second["ledger"]["upsampled"]) == (1500, 174_663)
+
+
+def test_the_chat_curriculum_takes_the_documents_42_steps(stand_ins: StandIns) -> None:
+    stand_ins.nya_data()
+    (plan,) = stand_ins.plan("chat-rinna")
+    assert (plan["base"]["model"], plan["steps"], plan["problems"]) == (RINNA, 42, [])
+
+
+def test_the_tiny_news_curriculum_runs_as_it_is(stand_ins: StandIns) -> None:
+    for name in ("assets", "data"):
+        (stand_ins.folder / name).symlink_to(ROOT / name)
+    first, second = stand_ins.plan("news-extraction-tiny")
+    assert (first["problems"], second["problems"]) == ([], [])
+    assert [line["drawn"] for line in second["ledger"]["sources"]] == [320, 384]
 
 
 def test_a_dense_model(stand_ins: StandIns) -> None:
@@ -148,31 +157,30 @@ def test_the_news_of_full_size(stand_ins: StandIns) -> None:
 @pytest.mark.slow
 def test_a_second_stage_on_gpt2_and_what_is_exported(stand_ins: StandIns) -> None:
     """Its weights are stored the other way round: merged and exported they say what base and adapters say."""
-    import torch
     from transformers import AutoTokenizer
 
     stand_ins.rinna()
     stand_ins.nya_data()
     stages = stand_ins.folder / "stages"
     stages.mkdir()
-    few = "".join(f"{key}='{value}'\n" for key, value in FEW_STEPS.items())
-    kept = [
-        line
-        for line in (ROOT / "stages/chat-rinna/stage1.env").read_text(encoding="utf-8").splitlines()
-        if line.partition("=")[0] not in FEW_STEPS
-    ]
+    own = {**FEW_STEPS, "SFT_LR": 3e-2}  # two steps at the file's own rate move nothing that could be seen
+    few = "".join(f"{key}='{value}'\n" for key, value in own.items())
+    shipped = (ROOT / "stages/chat-rinna/stage1.env").read_text(encoding="utf-8")
+    kept = [line for line in shipped.splitlines() if line.partition("=")[0] not in own]
     for number in (1, 2):
         (stages / f"stage{number}.env").write_text("\n".join(kept) + "\n" + few)
     stand_ins.command.done("--stage", "all")
     assert stand_ins.record(2)["base"]["proof"]["logits"]["same_first"] > 0.95
     export = type(stand_ins.command)(stand_ins.folder, ROOT / "export.py")
     export.done("--stage", 2, "--to", "my-model")
-    exported = load(stand_ins.folder / "my-model")
-    expected = load(stand_ins.folder / RINNA)
+    base, expected = load(stand_ins.folder / RINNA), load(stand_ins.folder / RINNA)
     for number in (1, 2):
         expected = PeftModel.from_pretrained(expected, stand_ins.stage_dir(number)).merge_and_unload()
-    ids = torch.arange(8, 108).reshape(2, 50)
-    with torch.no_grad():
-        torch.testing.assert_close(exported(ids).logits, expected(ids).logits, atol=1e-3, rtol=1e-3)
+    effect = distance(base, expected)
+    assert effect > 0.1
+    assert distance(load(stand_ins.folder / "my-model"), expected) < 1e-3 * effect
+    export.done("--stage", 2, "--to", "my-adapter", "--adapter-only")
+    stacked = PeftModel.from_pretrained(base, stand_ins.folder / "my-adapter")
+    assert distance(stacked, expected) < 1e-3 * effect
     tokenizer = AutoTokenizer.from_pretrained(stand_ins.folder / "my-model")
     assert tokenizer("鰯", add_special_tokens=False).input_ids[-1] == tokenizer.unk_token_id == 0
