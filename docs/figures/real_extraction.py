@@ -108,8 +108,9 @@ def write_stages(work: Path, steps: Sequence[int]) -> None:
         (work / f"stages/stage{stage}.env").write_text(text, encoding="utf-8")
 
 
-def measure(stage_dir: Path) -> dict[str, float]:
-    """Micro F1 over the names of persons, and the share of read answers to nameless sentences with one."""
+def measure(stage_dir: Path) -> dict[str, float | None]:
+    """Micro F1 over names of persons, and of the answers to nameless sentences that could be read the share
+    with a person; None when none could be read."""
     record = json.loads((stage_dir / "stage.json").read_text(encoding="utf-8"))
     last = max(stage_dir.glob("gen_metrics_step*.json"), key=lambda path: path.stat().st_mtime)
     samples = json.loads(last.read_text(encoding="utf-8"))["samples"]
@@ -119,7 +120,7 @@ def measure(stage_dir: Path) -> dict[str, float]:
     nameless = [said for gold, said in pairs if not gold and said is not None]
     return {
         "persons_f1": round(2 * hits / names, 3) if names else 0.0,
-        "fp_rate_on_nameless": round(sum(map(bool, nameless)) / len(nameless), 3) if nameless else 1.0,
+        "fp_rate_on_nameless": round(sum(map(bool, nameless)) / len(nameless), 3) if nameless else None,
         "read": sum(said is not None for _, said in pairs),
         "answers": len(pairs),
         "leaf_f1": round(record["evaluation"]["after"]["metrics"]["gen_leaf_f1"], 3),
