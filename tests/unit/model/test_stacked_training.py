@@ -32,8 +32,13 @@ CASES: list[tuple[str, list[tuple[Any, Options]]]] = [
     ("qwen2_moe", [(EXPERTS, {}), (ALL, {"alpha": 6.0})]),
     ("mixtral", [((*ATTENTION, "w1", "w2", "w3"), {}), (("w2",), {"rank": 2})]),
     ("gpt_oss", [((*ATTENTION, "gate_up_proj", "down_proj"), {}), (ATTENTION, {})]),
+    ("gpt2", [(("c_attn", "c_proj", "c_fc"), {}), (("c_proj",), {"rank": 7})]),
     ("qwen3", [(ALL, {}), (("o_proj",), {"rank": 7}), (ALL, {"rank": 1, "alpha": 5.0})]),
 ]
+OWN_NAMES = {
+    "gpt_oss": (*ATTENTION, "gate_up_proj", "down_proj"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+}
 Load = Callable[..., Any]
 
 
@@ -59,7 +64,7 @@ def test_logits_and_gradients_are_those_of_the_merged_base(
     for count in range(len(adapters)):
         fewer = logits(load_as("stack", base, adapters[:count]))
         assert (fewer - exact).abs().max() > 100 * FP32_ROUNDING * exact.abs().max()
-    requested = (*ATTENTION, "gate_up_proj", "down_proj") if family == "gpt_oss" else ALL
+    requested = OWN_NAMES.get(family, ALL)
     wanted, found = (gradients(new_adapter(model, requested)) for model in (merged, stacked))
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
@@ -171,19 +176,19 @@ def test_without_the_new_adapter_it_is_the_base_of_the_stage(
     assert not torch.allclose(logits(model), exact, atol=1e-2)
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3", "gpt_oss"])
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3", "gpt_oss", "gpt2"])
 def test_folded_into_the_weights_for_a_while(
     family: str, tiny_model: Any, make_adapter: Any, load_as: Load, new_adapter: Any, logits: Any
 ) -> None:
     base = tiny_model(family)
-    requested = (*ATTENTION, "gate_up_proj", "down_proj") if family == "gpt_oss" else ALL
+    requested = OWN_NAMES.get(family, ALL)
     plain = load_as("stack", base, [make_adapter(base, stage, requested) for stage in (1, 2)])
     for model in (plain, new_adapter(plain, requested)):
         expected = logits(model)
         weights = {name: p.detach().clone() for name, p in model.named_parameters()}
         with temporarily_merged(model):
             assert_close(logits(model), expected)
-            if family != "qwen3":
+            if family in {"qwen3_moe", "gpt_oss"}:
                 model.set_experts_implementation("eager")
                 assert_close(logits(model), expected)
                 model.set_experts_implementation(IMPLEMENTATION)
