@@ -11,7 +11,7 @@ are documented for flash attention only, which a CPU has not. Both see the same 
 arguments and first adapter.
 
 Each runs in a process of its own and is let through a block of steps in turn; the first block is to warm up.
-The last line is JSON; `ratio` is the time of TRL's block over that of ours: tokens per second, ours over TRL's.
+The last line is JSON; `ratio` is TRL's time for a block over ours: ours over TRL in tokens per second.
 Fails when loss curves or final adapters differ by more than rounding explains.
 """
 
