@@ -1,4 +1,4 @@
-"""Folds an attached adapter into the base weights for a while, to generate at the speed of the base.
+"""Folds an attached adapter into the base weights, for a while or for good, to generate at the base's speed.
 
 Unmerged, PEFT builds W + BA of every expert at every generated token.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -26,6 +27,43 @@ def temporarily_merged(model: PreTrainedModel) -> Iterator[None]:
         for layer in _lora_layers(model):
             restored.enter_context(_merged(layer))
         yield
+
+
+def merged_for_good(model: PeftModel) -> tuple[PreTrainedModel, str]:
+    """The base with the adapter in its weights, and without PEFT's wrappers: the originals are not kept.
+
+    An adapter that is not all low-rank updates of plain weights stays beside them, whole; the text then says
+    what of it cannot be added, and is empty otherwise.
+    """
+    import torch
+
+    layers, obstacle = _lora_layers(model), _obstacle(model)
+    if obstacle:
+        return model, obstacle
+    with torch.no_grad():
+        for layer in layers:
+            weight = _weight(layer)
+            weight.data = _sum(layer, weight)
+    return model.unload(), ""
+
+
+def _obstacle(model: PeftModel) -> str:
+    """What `_sum` does not know of; empty when there is nothing of the kind."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            return f"{name} is trained as a whole"
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, LoraLayer):
+            return f"{name} is no LoRA"
+        if isinstance(module, LoraLayer):
+            if not _is_plain(module):
+                return f"the weights of {name} are quantised"
+            if module.lora_variant or any(module.lora_bias.values()) or len(module.lora_embedding_A):
+                return f"{name} is more than a product of two factors"
+    return ""
 
 
 def _lora_layers(model: nn.Module) -> list[Any]:
@@ -76,7 +114,8 @@ def _update(layer: Any, adapter: str) -> torch.Tensor:
     scaling = layer.scaling[adapter]
     experts = getattr(layer, "num_experts", 1)
     if experts == 1:
-        return (b @ a) * scaling
+        update = (b @ a) * scaling
+        return update.T if layer.fan_in_fan_out else update  # GPT-2 keeps weights as (in, out)
     a = a.reshape(experts, -1, a.shape[-1])
     b = b.reshape(b.shape[0], -1, experts)
     order = "ore,eri->eoi" if layer._did_swap_in_out_features else "ore,eri->eio"
