@@ -22,6 +22,7 @@ _ROLES = {
     "human": "user",
     "observation": "tool",
 }
+MEND_OR_SKIP = "mend or remove the row; SFT_STRICT=0 skips and counts such rows"
 # Parts of a message that would change what is learned if they were dropped silently.
 _UNTRAINED_FIELDS = ("tool_calls", "function_call", "reasoning_content", "thinking", "reasoning")
 
@@ -113,7 +114,7 @@ def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: boo
             key="row",
             value=f"columns {', '.join(map(str, row)) or '(none)'}",
             expected=str(error),
-            remedy="mend or remove the row" + ("; SFT_STRICT=0 skips and counts such rows" if answered else ""),
+            remedy=MEND_OR_SKIP if answered else "mend or remove the row",
         ) from error
     return Example(messages, text, labels_of(row), content_key(messages, text), source, index)
 

@@ -32,13 +32,16 @@ class Sampling:
     repetition_penalty: float | None = None
 
 
+GREEDY = Sampling()
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How answers are generated and where one ends."""
 
     end_token_ids: tuple[int, ...]
     max_new_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
 
     def config(self, pad: int) -> GenerationConfig:
         """For transformers, which fills in from the model's own what is None here."""
