@@ -73,8 +73,9 @@ def answer_person(options: argparse.Namespace) -> None:
 
 def answer_file(options: argparse.Namespace) -> None:
     """The rows of a file that the output does not hold yet; scores, where the rows have references."""
-    rows = read_input(options.input, options.system)
-    source, wishes = find_source(options), Wishes.of(options)
+    wishes = Wishes.of(options)
+    rows = read_input(options.input, wishes.system)
+    source = find_source(options)
     made_from = {"input": rows.sha256, **source.identity(), **wishes.decisive(source.habits)}
     answers = AnswerFile(options.output, rows.rows, made_from, anew=options.force)
     if answers.complete:

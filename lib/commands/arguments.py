@@ -129,7 +129,7 @@ def _add_questions(group: argparse._ArgumentGroup) -> None:
     add("--output", type=Path, metavar="FILE.jsonl", help="the rows with their answers")
     add("--force", action="store_true", help="answer all rows anew, whatever --output holds")
     add("--batch-size", type=_whole(1), metavar="N", help="rows answered at a time")
-    add("--system", type=_text, default="", metavar="TEXT", help="system prompt")
+    add("--system", type=_text, metavar="TEXT", help="system prompt")
 
 
 def _add_decoding(group: argparse._ArgumentGroup) -> None:

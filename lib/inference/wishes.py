@@ -28,7 +28,7 @@ class Wishes:
             sampling,
             options.max_new_tokens,
             options.seed,
-            options.system,
+            options.system or "",
             options.batch_size,
             options.merged,
         )

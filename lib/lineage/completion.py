@@ -150,13 +150,11 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
 
 def scores_table(evaluation: dict[str, Any]) -> list[str]:
     """The metrics over all rows, with their intervals; those per label are in the report."""
-    columns = {when: evaluation[when] for when in ("before", "after") if evaluation.get(when)}
-    return metrics_table(
-        {when: scored for when, scored in columns.items() if scored["metrics"]}, "held-out rows"
-    )
+    scored = {when: evaluation.get(when) or {} for when in ("before", "after")}
+    return metrics_table({when: found for when, found in scored.items() if found.get("metrics")})
 
 
-def metrics_table(columns: Mapping[str, Mapping[str, Any]], rows: str) -> list[str]:
+def metrics_table(columns: Mapping[str, Mapping[str, Any]], rows: str = "held-out rows") -> list[str]:
     """One column for every set of metrics and intervals; `rows` says what the rows are that it is about."""
     if not columns:
         return []
