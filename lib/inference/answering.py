@@ -35,7 +35,7 @@ def answer_rows(
             answers.add(dict(zip((index for index, _ in batch), replies, strict=True)))
             progress.update(len(batch), sum(reply.tokens for reply in replies))
     if cut:
-        say(f"  [WARNING] {cut} prompts were cut on the left to the {longest} tokens that the context leaves")
+        say(f"  [WARNING] prompts cut on the left to the {longest} tokens that the context leaves: {cut}")
 
 
 def _batches(

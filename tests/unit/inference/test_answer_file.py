@@ -41,7 +41,9 @@ def test_rows_with_their_answers_in_the_order_of_the_input(tmp_path: Path) -> No
     answers = answer_file(tmp_path)
     run(answers)
     assert answers.complete
-    expected = [{**ROWS[i], "answer": f"答え {i}\n", "tokens": 3 + i, "stopped": i % 2 == 0} for i in range(7)]
+    expected = [
+        {**ROWS[i], "answer": f"答え {i}\n", "tokens": 3 + i, "stopped": i % 2 == 0} for i in range(7)
+    ]
     assert lines(tmp_path / "out.jsonl") == expected
     assert "答え 0" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
     assert lines(tmp_path / "out.journal.jsonl") == [{"made_from": MADE_FROM}]
@@ -63,7 +65,6 @@ def test_a_kill_at_any_byte_loses_a_batch_at_most(tmp_path: Path, batches: int) 
     """The files as they were after some batches, and any part of what the next one wrote."""
     whole = tmp_path / "whole"
     run(answer_file(whole))
-    before = {}
     run(answer_file(tmp_path / "before"), batches)
     names = ("out.journal.jsonl", "out.jsonl")
     before = {name: (tmp_path / "before" / name).read_bytes() for name in names}

@@ -44,7 +44,9 @@ def test_a_system_prompt_goes_to_rows_without_one(tmp_path: Path) -> None:
 
 
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
-    path = written(tmp_path, {"prompt": "q"}, {"text": "plain"}, {"prompt": "q", "answer": "a"}, {"prompt": " "})
+    path = written(
+        tmp_path, {"prompt": "q"}, {"text": "plain"}, {"prompt": "q", "answer": "a"}, {"prompt": " "}
+    )
     found = {problem.where: problem for problem in problems(path)}
     assert found.keys() == {f"{path}#1", f"{path}#2", f"{path}#3"}
     assert found[f"{path}#1"].expected == "messages, conversations, prompt, or instruction"

@@ -1,4 +1,4 @@
-"""Which model a command line names: stages judged by content, adapters on the base that they were trained on."""
+"""Which model a command line names: stages judged by content, adapters on their own base."""
 
 import json
 import shutil
