@@ -20,7 +20,8 @@ import pytest
 import torch
 from model_distance import load
 from peft import PeftModel
-from tiny_curriculum import Curriculum, rows
+from tiny_curriculum import Curriculum, rows, texts
+from tiny_model import make_model
 from transformers import AutoTokenizer, PreTrainedModel
 
 SAMPLED = ("--temperature", 1.5, "--seed", 5, "--max-new-tokens", 40, "--batch-size", 2)
@@ -83,21 +84,16 @@ def test_an_exported_model_answers_as_with_transformers(asked: Curriculum) -> No
     assert not (asked.folder / "q.metrics.json").exists()
 
 
-def test_a_stage_answers_as_its_adapter_on_its_base(asked: Curriculum) -> None:
-    """By its number and by its folder, merged and not."""
+def test_a_stage_answers_as_its_adapter_on_its_base(asked: Curriculum, tmp_path: Path) -> None:
+    """By its number, and by its folder where the merged base was deleted; merged and not."""
     messages = [{"role": "user", "content": "Write amber as toml."}]
     model = PeftModel.from_pretrained(load(asked.merged_base(3)), asked.stage_dir(3))
     expected = generated(model, asked.stage_dir(3), messages, eos_token_id=2) + "\n"
     asking = ("--prompt", messages[0]["content"], "--max-new-tokens", 24)
     assert asked.infer.done("--stage", 3, *asking) == expected
-    assert asked.infer.done("--model", "out/lora_stage3", "--adapter", *asking) == expected
-
-
-def test_a_stages_folder_builds_its_base_again_where_that_was_deleted(asked: Curriculum) -> None:
-    asking = ("--prompt", "Write amber as toml.", "--max-new-tokens", 4)
-    expected = asked.infer.done("--model", "out/lora_stage2", *asking)
-    shutil.rmtree(asked.merged_base(2))
-    assert asked.infer.done("--model", "out/lora_stage2", *asking) == expected
+    copied = asked.copy_to(tmp_path / "copied")
+    shutil.rmtree(copied.merged_base(3))
+    assert copied.infer.done("--model", "out/lora_stage3", "--adapter", *asking) == expected
 
 
 def test_rows_with_references_are_scored_and_not_answered_twice(asked: Curriculum) -> None:
@@ -165,22 +161,14 @@ def test_ctrl_c_keeps_what_is_done(asked: Curriculum) -> None:
     [
         (("--stage", 1, "--input", "bad.jsonl"), ("bad.jsonl#1", "bad.jsonl#2", "a question that is not")),
         (("--stage", 7, "--input", "questions.jsonl"), ("stage7.env", "stage1.env, stage2.env, stage3.env")),
-        (("--model", "untemplated", "--input", "questions.jsonl"), ("--chat-template", "chatml")),
-        (("--stage", 1, "--max-new-tokens", 512, "--input", "questions.jsonl"), ("context of 512 tokens",)),
         (("--model", "out/lora_stage1", "--base", "wide", "--input", "questions.jsonl"), ("fits", "--base")),
     ],
 )
 def test_wrong_input_is_refused_and_nothing_is_written(
-    asked: Curriculum, tiny_base: Path, tmp_path: Path, arguments: tuple[object, ...], says: tuple[str, ...]
+    asked: Curriculum, tmp_path: Path, arguments: tuple[object, ...], says: tuple[str, ...]
 ) -> None:
-    from tiny_curriculum import texts
-    from tiny_model import make_model
-
     asked.write_rows("bad.jsonl", [{"prompt": "q"}, {"prompt": ""}, {"text": "plain"}])
-    bare = asked.folder / "untemplated"
-    if not bare.exists():
-        shutil.copytree(tiny_base, bare)
-        (bare / "chat_template.jinja").unlink()
+    if "wide" in arguments:
         make_model(asked.folder / "wide", texts(), hidden=96)
     result = asked.infer(*arguments, "--output", tmp_path / "out.jsonl")
     assert result.returncode == 2, result.stderr
