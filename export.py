@@ -15,7 +15,7 @@ import sys
 
 from lib.commands.arguments import parse_export
 from lib.data.chat import ChatFormat
-from lib.files import built_aside, write_text
+from lib.files import write_text
 from lib.lineage.export import Exported, stages_to_export
 from lib.lineage.export_card import adapter_card, merged_card
 from lib.settings import InputError
@@ -40,22 +40,22 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
     """Build the folder beside its place and move it there when it is whole."""
     # torch, and all that needs it, is imported here and not above, so that a refusal takes no time.
     from lib.model.exported_files import add_end_tokens, take_tokenizer
-    from lib.model.merge import MERGE_RECORD, obtain_base
-    from lib.model.merge_proof import proof_line
+    from lib.model.merge import built_model, merge_adapters
+    from lib.model.merge_proof import proof_line, proof_notices
     from lib.model.stacked_adapter import stack_adapters
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
     settings, chain, name = exported.settings, exported.chain, options.to.resolve().name
     print(f"exporting {exported.headline}", flush=True)
-    with built_aside(options.to) as folder:
+    with built_model(options.to, blamed="--to") as folder:
         if options.adapter_only:
             rank = stack_adapters(settings.model, chain.adapters, folder)
             card = adapter_card(exported, name, rank)
         else:
-            base = obtain_base(settings.model, chain.adapters, folder, key=chain.key)
-            print(f"  {proof_line(base.proof or {})}", *base.notices, sep="\n", flush=True)
-            (folder / MERGE_RECORD).unlink()  # it says that nothing has been added since
+            proof = merge_adapters(settings.model, chain.adapters, folder)
+            warnings = proof_notices(proof, settings.model.merge_min_kept)
+            print(f"  {proof_line(proof)}", *warnings, sep="\n", flush=True)
             chat = ChatFormat.load(settings.stage_dir)
             add_end_tokens(folder, chat.stop_ids if chat else ())
             card = merged_card(exported, name)

@@ -61,6 +61,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
         base = obtain_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
         )
+    processes.say(base.line(), *base.notices)
     model = load_base(base, compute, on_gpu=world.gpus > 0)
     evaluator = Evaluator(tokenizer, chat, settings, processes)
     before = evaluator.before(model, own)

@@ -23,7 +23,7 @@ from lib.lineage.finished import other_than_trained, untouched_record
 from lib.lineage.record import StageRecord, read_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import obtain_base_folder
-from lib.model.merge import merged_key
+from lib.model.merge import find_merged
 from lib.settings import InputError, ModelSettings, StageSettings, list_stages
 from lib.settings.schema.data import MARKERS
 
@@ -210,7 +210,8 @@ def _recorded_base(folder: Path, record: StageRecord) -> ModelSource:
     lies = Path(record.base["path"])
     earlier = tuple(Path(parent["folder"]) for parent in record.parents)
     source = ModelSource(str(folder), base, earlier=earlier, merged_base=lies, key=record.base["key"])
-    if earlier and merged_key(lies) == source.key:
+    found = find_merged(lies)
+    if earlier and found.key == source.key and not found.changed:
         return replace(source, base=ModelSettings(base_model=str(lies)), earlier=())
     with said_of("--base"):
         obtain_base_folder(base)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.files import write_json
+from lib.files import built_aside, write_json
 from lib.model.adapter_files import SavedAdapter, misfit, read_adapter
 from lib.model.base import StageBase
 from lib.model.base_files import obtain_base_folder, side_files
@@ -44,40 +44,86 @@ def obtain_base(model: ModelSettings, adapters: Sequence[Path], destination: Pat
     name = model.base_model
     if not adapters:
         return StageBase(name, model.base_revision, name, merged=False, reused=False, seconds=0.0)
-    reused = merged_key(destination) == key
+    found = find_merged(destination)
+    reused = found.key == key and not found.changed
     started = time.monotonic()
     if not reused:
-        _build(model, adapters, destination, key)
+        with built_model(destination, blamed="SFT_OUT_LORA_DIR") as folder:
+            proof = merge_adapters(model, adapters, folder)
+            record = {
+                "key": key,
+                "base": model.base_model,
+                "adapters": [str(adapter) for adapter in adapters],
+            }
+            files = {path.name: _stamp(path) for path in sorted(folder.iterdir()) if path.is_file()}
+            write_json(folder / MERGE_RECORD, {**record, "proof": proof, "files": files})
     seconds = 0.0 if reused else time.monotonic() - started
     proof = _record(destination)["proof"]
-    notices = proof_notices(proof, model.merge_min_kept)
+    notices = (*found.notices(destination), *proof_notices(proof, model.merge_min_kept))
     return StageBase(str(destination), "", name, True, reused, seconds, proof, notices)
 
 
-def merged_key(folder: Path) -> str:
-    """Content key of a finished merged base, empty when there is none or a file of it is gone."""
+@dataclass(frozen=True)
+class MergedFolder:
+    """A merged base as it is found. `key` is empty where no finished one is."""
+
+    key: str
+    changed: tuple[str, ...]
+    """Files that are not as the merge left them."""
+
+    def notices(self, folder: Path) -> tuple[str, ...]:
+        if not self.changed:
+            return ()
+        return (
+            f"[WARNING] the merged base in {folder} was built again: {', '.join(self.changed)} "
+            "changed, or was copied, since the merge wrote it",
+        )
+
+
+def find_merged(folder: Path) -> MergedFolder:
+    """What lies at the place of a merged base."""
     try:
         record = _record(folder)
-        sizes = {name: (folder / name).stat().st_size for name in record["files"]}
-        return str(record["key"]) if sizes == record["files"] and record["proof"] else ""
+        written, key = dict(record["files"]), str(record["key"])
+        if not record["proof"] or not all(isinstance(stamp, list) for stamp in written.values()):
+            return MergedFolder("", ())
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return MergedFolder("", ())
+    return MergedFolder(key, tuple(name for name in written if not _unchanged(folder / name, written[name])))
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size, and times of the last change in ns: while they stay, so does the content.
+
+    The time of the inode's change cannot be set at will, but another link to the same file changes it: it is
+    left out of a shard linked to the base's, whose content is in the key.
+    """
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, *([stat.st_ctime_ns] if stat.st_nlink == 1 else [])]
+
+
+def _unchanged(path: Path, written: Sequence[int]) -> bool:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return False
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns][: len(written)] == list(written)
 
 
 def _record(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / MERGE_RECORD).read_text(encoding="utf-8")))
 
 
-def _build(model: ModelSettings, adapters: Sequence[Path], destination: Path, key: str) -> None:
+def merge_adapters(model: ModelSettings, adapters: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """Write the merged model into `folder`, which exists and is empty; returns the proof's summary.
+
+    Raises InputError as `obtain_base` does, and OSError with ENOSPC when there is too little space.
+    """
     checkpoint = read_checkpoint(obtain_base_folder(model))
     read = [read_adapter(adapter) for adapter in adapters]
     merges = plan_merge(checkpoint, read)
-    with _built_aside(destination) as folder:
-        _check_space(checkpoint, merges, folder)
-        proof = _write_model(checkpoint, merges, read, folder)
-        record = {"key": key, "base": model.base_model, "adapters": [str(adapter) for adapter in adapters]}
-        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-        write_json(folder / MERGE_RECORD, {**record, "proof": proof, "files": files})
+    _check_space(checkpoint, merges, folder)
+    return _write_model(checkpoint, merges, read, folder)
 
 
 def _write_model(
@@ -118,45 +164,31 @@ def _check_moved(merge: ParameterMerge, tallies: Mapping[str, Tally]) -> None:
 
 
 @contextmanager
-def _built_aside(destination: Path) -> Iterator[Path]:
-    """A new folder beside `destination` that takes its place when the block is done, and goes when it fails.
-
-    What was there before is whole until the new one is. It is moved away before it is deleted: a folder
-    that is deleted in part might pass for whole.
-    """
-    folder, former = _beside(destination, ".part"), _beside(destination, ".old")
-    for left in (folder, former):
-        shutil.rmtree(left, ignore_errors=True)
+def built_model(destination: Path, *, blamed: str) -> Iterator[Path]:
+    """`built_aside` for gigabytes. Raises InputError, with `blamed` as its key, for a full disk and when
+    another process is building the same folder."""
     try:
-        folder.mkdir(parents=True)
-        yield folder
-        _sync(folder)
-        if destination.exists():
-            os.replace(destination, former)
-        os.replace(folder, destination)
-        _sync(destination.parent)
+        with built_aside(destination) as folder:
+            yield folder
+    except BlockingIOError as error:
+        raise InputError.of(
+            where=str(destination),
+            key=blamed,
+            value="another process is building this folder",
+            expected="one process at a time",
+            remedy="wait until it is done, or choose another folder",
+        ) from error
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if error.errno in FULL_DISK:
-            raise _full(destination, "more") from error
-        raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _beside(destination: Path, suffix: str) -> Path:
-    return destination.with_name(destination.name + suffix)
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder, on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if error.errno not in FULL_DISK:
+            raise
+        raise InputError.of(
+            where=str(destination.parent),
+            key=blamed,
+            value=f"{shutil.disk_usage(destination.parent).free / 1e9:.1f} GB free",
+            expected=f"disk space for the base with adapters merged into it ({error.strerror})",
+            remedy="free some (the *_merged_base folders of other stages can be built again), or choose "
+            "a folder on a larger disk",
+        ) from error
 
 
 def _check_space(checkpoint: Checkpoint, merges: Sequence[ParameterMerge], folder: Path) -> None:
@@ -164,15 +196,4 @@ def _check_space(checkpoint: Checkpoint, merges: Sequence[ParameterMerge], folde
 
     needed = bytes_to_write(checkpoint, merges, folder) + SMALL_FILES
     if shutil.disk_usage(folder).free < needed:
-        raise _full(folder, f"{needed / 1e9:.1f} GB")
-
-
-def _full(place: Path, needed: str) -> InputError:
-    return InputError.of(
-        where=str(place.parent),
-        key="SFT_OUT_LORA_DIR",
-        value=f"{shutil.disk_usage(place.parent).free / 1e9:.1f} GB free",
-        expected=f"{needed} disk space for the base with the earlier stages merged into it",
-        remedy="free some (the *_merged_base folders of other stages can be built again), or put "
-        "SFT_OUT_LORA_DIR on a larger disk",
-    )
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed")

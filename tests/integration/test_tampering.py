@@ -56,6 +56,15 @@ def test_a_shard_of_the_base(copied: Curriculum) -> None:
     assert refusal.stderr.count("the base model changed") == 3
 
 
+def test_a_shard_of_a_merged_base(copied: Curriculum) -> None:
+    copied.train(2, "--evaluate-only")  # a copy is not what was written: built again
+    shard = copied.merged_base(2) / "model.safetensors"
+    whole = shard.read_bytes()
+    flip_a_bit_in_the_middle(shard)
+    assert "built again: model.safetensors changed" in copied.train(2, "--evaluate-only")
+    assert shard.read_bytes() == whole
+
+
 def test_the_record(copied: Curriculum) -> None:
     path = copied.stage_dir(2) / "stage.json"
     content = json.loads(path.read_text())

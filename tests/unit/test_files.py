@@ -8,7 +8,7 @@ from lib.files import built_aside
 
 
 def fill(folder: Path, text: str) -> None:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(text)
 
 
@@ -42,12 +42,26 @@ def test_an_interrupt_leaves_everything_as_it_was(stop: type[BaseException], tmp
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_nothing_built_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     destination = tmp_path / "model"
-    fill(destination, "old")
-    with pytest.raises(OSError, match="new"), built_aside(destination):
-        pass
-    assert (destination / "config.json").read_text() == "old"
+    fill(tmp_path / "model.part", "half")
+    (tmp_path / "model.part" / "shards").mkdir()
+    fill(tmp_path / "model.old", "old")  # killed between the two renames
+    with built_aside(destination) as folder:
+        assert list(folder.iterdir()) == []
+        assert (destination / "config.json").read_text() == "old"
+        fill(folder, "new")
+    assert (destination / "config.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    destination = tmp_path / "model"
+    with built_aside(destination) as folder:
+        fill(folder, "first")
+        with pytest.raises(BlockingIOError), built_aside(destination):
+            pytest.fail("two at once")
+    assert (destination / "config.json").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from expert_checkpoints import edit, updates
 
-from lib.model.merge import MERGE_RECORD, merged_key, obtain_base
+from lib.model.merge import MERGE_RECORD, find_merged, obtain_base
 from lib.settings import InputError
 
 TinyModel = Callable[..., Path]
@@ -110,7 +110,7 @@ def test_a_base_is_reused_for_the_same_content_only(
     first = obtain_base(settings, [adapter], place, key="one")
     assert first.merged
     assert not first.reused
-    assert merged_key(place) == "one"
+    assert find_merged(place).key == "one"
     (place / "left by the first build").touch()
     again = obtain_base(settings, [adapter], place, key="one")
     assert (again.reused, again.path) == (True, str(place))
@@ -122,12 +122,15 @@ def test_a_base_is_reused_for_the_same_content_only(
     assert not place.with_name("merged.part").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"other": 1}'])
+SIZES_ONLY = '{"key": "k", "proof": {"kept": 1}, "files": {"config.json": 0}}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"other": 1}', SIZES_ONLY])
 def test_a_folder_without_a_finished_record_is_built_again(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
-    assert merged_key(tmp_path) == ""
+    assert find_merged(tmp_path).key == ""
     (tmp_path / MERGE_RECORD).write_text(content)
-    assert merged_key(tmp_path) == ""
+    assert find_merged(tmp_path).key == ""
 
 
 def test_misfits_are_the_users_to_mend_and_leave_nothing(
@@ -171,4 +174,4 @@ def test_a_misfit_leaves_the_base_that_was_there(
     obtain_base(model_settings(base), [good], place, key="good")
     with pytest.raises(InputError):
         obtain_base(model_settings(base), [tmp_path / "nowhere"], place, key="bad")
-    assert merged_key(place) == "good"
+    assert find_merged(place).key == "good"

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from expert_checkpoints import in_shards
 
+from lib.files import built_aside
 from lib.model import shard_writer
-from lib.model.merge import merged_key, obtain_base
+from lib.model.merge import MERGE_RECORD, find_merged, obtain_base
 from lib.settings import InputError
 
 KILLED = 9
@@ -34,9 +35,15 @@ class Merging:
     def content(self) -> str:
         digest = hashlib.sha256()
         for path in sorted(self.place.rglob("*")):
-            if path.is_file():
+            if path.is_file() and path.name != MERGE_RECORD:  # which names times
                 digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Of the finished merge that is there; empty when there is none or a file of it changed."""
+        found = find_merged(self.place)
+        return "" if found.changed else found.key
 
     def beside(self) -> list[str]:
         return [
@@ -105,7 +112,7 @@ def test_killed_at_any_change_it_is_made_again_the_same(merging: Merging) -> Non
     merging.run("old")
     old = merging.content()
     code, changes = merging.in_child("new", stop_at=None)
-    assert (code, merged_key(merging.place)) == (0, "new")
+    assert (code, merging.key) == (0, "new")
     new = merging.content()
     assert changes > 30
     for moment in range(1, changes + 1):
@@ -114,7 +121,7 @@ def test_killed_at_any_change_it_is_made_again_the_same(merging: Merging) -> Non
         assert merging.content() == old
         code, _ = merging.in_child("new", stop_at=moment)
         assert code == KILLED, moment
-        found = merged_key(merging.place)
+        found = merging.key
         assert bool(found) == merging.place.exists(), moment  # never half a folder in its place
         if found:
             assert merging.content() == {"old": old, "new": new}[found], moment
@@ -143,7 +150,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_what_was_there(
     with pytest.raises(InputError, match="disk space for the base"):
         merging.run("new")
     assert calls
-    assert (merged_key(merging.place), merging.content()) == ("old", old)
+    assert (merging.key, merging.content()) == ("old", old)
     assert merging.beside() == []
 
 
@@ -178,7 +185,7 @@ def test_a_base_that_lost_a_file_is_built_again(merging: Merging) -> None:
             os.truncate(merging.place / name, 10)
         else:
             (merging.place / name).unlink()
-        assert merged_key(merging.place) == ""
+        assert merging.key == ""
         merging.run("new")
         assert merging.content() == whole
 
@@ -205,3 +212,30 @@ def test_file_systems_that_can_do_less(
         monkeypatch.setattr(os, name, unsupported)
     merging.run("new")
     assert merging.content() == expected
+
+
+def test_a_tampered_shard_is_named_and_built_again(merging: Merging) -> None:
+    merging.run("new")
+    whole = merging.content()
+    shard = merging.place / "model-00002.safetensors"
+    times = shard.stat()
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    assert find_merged(merging.place).changed == (shard.name,)
+    again = obtain_base(merging.settings, [merging.adapter], merging.place, key="new")
+    assert not again.reused
+    assert [n for n in again.notices if "built again: model-00002.safetensors changed" in n]
+    assert merging.content() == whole
+
+
+def test_another_link_to_a_shared_shard_is_no_change(merging: Merging) -> None:
+    merging.run("new")
+    os.link(merging.base / "model-00001.safetensors", merging.place.parent / "of another stage")
+    assert merging.key == "new"
+
+
+def test_two_at_once_the_second_is_told(merging: Merging) -> None:
+    with built_aside(merging.place), pytest.raises(InputError, match="another process is building"):
+        merging.run("new")
