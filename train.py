@@ -106,7 +106,10 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     notices = [*warnings, *changes, *remarks]
     processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
-        base = obtain_stage_base(settings, stage.chain.adapters, key=stage.chain.key)
+        base = obtain_stage_base(
+            settings.model, stage.chain.adapters, settings.merged_base_dir,
+            key=stage.chain.key, mode=settings.model.merge_mode,
+        )  # fmt: skip
     model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
     probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
     base = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base

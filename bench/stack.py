@@ -94,7 +94,9 @@ def trainable(place: Path, mode: str, dropout: float) -> Any:
     """The model of the next stage, its new adapter attached."""
     settings = stage_settings(place, mode)
     adapters = [place / f"lora_stage{stage}" for stage in range(1, STAGES + 1)]
-    base = obtain_stage_base(settings, adapters, key=mode)
+    base = obtain_stage_base(
+        settings.model, adapters, settings.merged_base_dir, key=mode, mode=settings.model.merge_mode
+    )
     compute = ComputeChoice(torch.float32, "sdpa", "")
     model, _ = load_stage_base(base, settings.model, compute, on_gpu=False)
     lora = LoraSettings(rank=RANK, alpha=2 * RANK, dropout=dropout)

@@ -103,9 +103,19 @@ class Chain:
     def key(self) -> str:
         """Content key of the base with the adapters in it: the same key means the same sum, merged or
         stacked. Empty where the base's content is not known, as for a plan."""
-        if not self.base.content:
-            return ""
-        return json_sha256([self.base.content, [parent.fingerprint for parent in self.parents]])
+        return _key(self.base.content, [parent.fingerprint for parent in self.parents])
+
+
+def merged_base_key(base_content: str, adapters: Sequence[Path]) -> str:
+    """`Chain.key` of a base and the adapter folders merged into it, oldest first; empty where one is gone."""
+    try:
+        return _key(base_content, [adapter_fingerprint(folder) for folder in adapters])
+    except OSError:
+        return ""
+
+
+def _key(base_content: str, adapters: Sequence[str]) -> str:
+    return json_sha256([base_content, list(adapters)]) if base_content else ""
 
 
 def trace(settings: StageSettings, earlier: Sequence[int], *, thorough: bool) -> Chain:

@@ -1,4 +1,4 @@
-"""Folds what stands beside the base weights into them for a while, to generate at the speed of the base.
+"""Folds what stands beside the base weights into them, for a while or for good: it generates faster.
 
 Unmerged, PEFT builds W + BA of every expert at every generated token. What earlier stages left beside the
 weights (`frozen_factors`) goes in as well, so that a model is answered for as `export.py` would write it.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -47,6 +48,50 @@ def temporarily_merged(model: PreTrainedModel) -> Iterator[None]:
         yield
 
 
+def merged_for_good(model: PeftModel) -> tuple[PreTrainedModel, str]:
+    """The base with the adapter, and what earlier stages left, in its weights, and without PEFT's wrappers:
+    the originals are not kept.
+
+    An adapter that is not all low-rank updates of plain weights stays beside them, whole; the text then says
+    what of it cannot be added, and is empty otherwise.
+    """
+    import torch
+
+    obstacle = _obstacle(model)
+    if obstacle:
+        return model, obstacle
+    with torch.no_grad():
+        for weight in _adapted_weights(model):
+            weight.tensor.data = _sum(weight)
+            if weight.factors is not None:
+                weight.factors.folded = True
+    return model.unload(), ""
+
+
+def _obstacle(model: PeftModel) -> str:
+    """What `_sum` does not know of; empty when there is nothing of the kind."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            return f"{name} is trained as a whole"
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, LoraLayer):
+            return f"{name} is no LoRA"
+        if isinstance(module, LoraLayer):
+            if not _place(module).tensor.is_floating_point():
+                return f"the weights of {name} are quantised"
+            if module.lora_variant or any(module.lora_bias.values()) or len(module.lora_embedding_A):
+                return f"{name} is more than a product of two factors"
+    return ""
+
+
+def _place(layer: Any) -> AdaptedWeight:
+    """The weight that PEFT's layer adapts."""
+    return AdaptedWeight(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+
+
 def _adapted_weights(model: nn.Module) -> list[AdaptedWeight]:
     """Quantised weights are not among them, they cannot be added to: such a layer goes on computing apart."""
     from peft.tuners.lora import LoraLayer
@@ -59,8 +104,8 @@ def _adapted_weights(model: nn.Module) -> list[AdaptedWeight]:
             found[module, parameter] = AdaptedWeight(module, parameter, factors=factors)
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            place: Any = (layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
-            found.setdefault(place, AdaptedWeight(*place)).layer = layer
+            weight = _place(layer)
+            found.setdefault((weight.module, weight.parameter), weight).layer = layer
     return [weight for weight in found.values() if weight.tensor.is_floating_point()]
 
 

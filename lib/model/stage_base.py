@@ -20,7 +20,7 @@ from lib.model.base_files import obtain_base_folder
 from lib.model.checkpoint_layout import ParameterMerge, parameter_of, plan_merge
 from lib.model.merge import obtain_base
 from lib.model.weight_files import read_checkpoint
-from lib.settings import ModelSettings, StageSettings
+from lib.settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 
 
 def obtain_stage_base(
-    settings: StageSettings,
+    model: ModelSettings,
     adapters: Sequence[Path],
+    merged_base: Path,
     *,
     key: str,
-    mode: Literal["merge", "stack"] | None = None,
+    mode: Literal["merge", "stack"],
 ) -> StageBase:
-    """What the stage trains on, ready to be loaded; `adapters` are those of earlier stages, oldest first. A
-    stage that was trained already may be asked for the `mode` of then.
+    """What the stage trains on, ready to be loaded; `adapters` are those of earlier stages, oldest first,
+    `merged_base` is where a merged one lies or is built. `mode` is SFT_MERGE_MODE; of a stage that was
+    trained already, the one of then.
 
     Raises InputError as `obtain_base` does.
     """
-    model, mode = settings.model, mode or settings.model.merge_mode
     if mode == "merge":
-        return obtain_base(model, adapters, settings.merged_base_dir, key=key)
+        return obtain_base(model, adapters, merged_base, key=key)
     stacked = _describe(_plan(model, adapters), adapters) if adapters else None
     name = model.base_model
     return StageBase(name, model.base_revision, name, False, False, 0.0, mode=mode, stacked=stacked)

@@ -138,6 +138,17 @@ def test_a_merged_stage_on_stacked_ones(stacked: Curriculum, tmp_path: Path) -> 
     assert curriculum.train("all").count("up to date, left alone") == 3
 
 
+def test_a_stacked_stage_answers_without_a_merged_base(stacked: Curriculum, tmp_path: Path) -> None:
+    """By its number, by its folder, and with the adapter kept apart; the base's folder stays as it is."""
+    copied = stacked.copy_to(tmp_path / "copied")
+    question = ("--prompt", "Convert to TOML: a is 1", "--max-new-tokens", 12)
+    ways = (("--stage", 3), ("--model", "out/lora_stage3"), ("--model", "out/lora_stage3", "--adapter"))
+    before = copied.left_behind()
+    answers = {copied.infer.done(*way, *question) for way in ways}
+    assert len(answers) == 1
+    assert copied.left_behind() == before
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_two_sharded_processes_train_stacked_stages(

@@ -130,7 +130,13 @@ def load_as(stage_settings: Callable[..., Any]) -> Callable[..., Any]:
         from lib.model.stage_base import load_stage_base, obtain_stage_base
 
         settings = stage_settings(base, 9, SFT_MERGE_MODE=mode)
-        found = obtain_stage_base(settings, adapters, key=f"{base}{adapters}")
+        found = obtain_stage_base(
+            settings.model,
+            adapters,
+            settings.merged_base_dir,
+            key=f"{base}{adapters}",
+            mode=settings.model.merge_mode,
+        )
         assert found.mode == mode
         return load_stage_base(
             found, settings.model, ComputeChoice(getattr(torch, dtype), "eager", ""), on_gpu=False

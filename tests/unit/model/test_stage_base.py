@@ -45,7 +45,13 @@ def test_a_router_in_bf16_is_rounded_and_that_is_said(
 ) -> None:
     base = tiny_model("qwen3_moe", dtype="bfloat16")
     settings = stage_settings(base, 9, SFT_MERGE_MODE="stack")
-    found = obtain_stage_base(settings, [make_adapter(base, 1, (*ALL, "router"))], key="k")
+    found = obtain_stage_base(
+        settings.model,
+        [make_adapter(base, 1, (*ALL, "router"))],
+        settings.merged_base_dir,
+        key="k",
+        mode=settings.model.merge_mode,
+    )
     assert found.notices == ()
     for dtype, notices in ((torch.bfloat16, 1), (torch.float32, 0)):
         compute = ComputeChoice(dtype, "eager", "")
@@ -59,7 +65,9 @@ def test_no_copy_is_made_and_the_description_says_what_stands_where(
 ) -> None:
     base, adapters = two_stages
     settings = stage_settings(base, 3, SFT_MERGE_MODE="stack")
-    found = obtain_stage_base(settings, adapters, key="k")
+    found = obtain_stage_base(
+        settings.model, adapters, settings.merged_base_dir, key="k", mode=settings.model.merge_mode
+    )
     assert not settings.merged_base_dir.exists()
     assert (found.path, found.merged, found.proof) == (str(base), False, None)
     assert found.stacked is not None
@@ -67,9 +75,14 @@ def test_no_copy_is_made_and_the_description_says_what_stands_where(
     assert (found.stacked.targets, found.stacked.adapter_tensors_used) == (12, 48)
     assert "what 2 earlier stages added stays beside the weights, unmerged" in found.line()
     assert f"{found.stacked.parameters:,} frozen parameters in 12 targets" in found.line()
-    again = obtain_stage_base(settings, adapters, key="k", mode="merge")
+    again = obtain_stage_base(settings.model, adapters, settings.merged_base_dir, key="k", mode="merge")
     assert again.merged
-    assert obtain_stage_base(settings, [], key="k").stacked is None
+    assert (
+        obtain_stage_base(
+            settings.model, [], settings.merged_base_dir, key="k", mode=settings.model.merge_mode
+        ).stacked
+        is None
+    )
 
 
 @pytest.mark.parametrize("change", ["zero", "infinite", "extra", "shape", "none"])
