@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib.lineage.record import StageRecord
+from lib.model.quantization import WORDING, loaded_as
+from lib.settings.schema.model import Quantization
 
 
 def model_card(record: StageRecord, folder: Path) -> str:
@@ -14,6 +16,7 @@ def model_card(record: StageRecord, folder: Path) -> str:
     origin = (
         f"`{base['stage0']}` with the adapters of {parents} merged into it" if parents else "the stage-0 base"
     )
+    quantization = base.get("quantization", "none")
     return f"""---
 base_model: {base["path"]}
 library_name: peft
@@ -23,7 +26,7 @@ tags:
 ---
 # Stage {record.stage} of a curriculum
 
-A LoRA adapter trained on `{base["path"]}` ({origin}).
+A LoRA adapter trained on `{base["path"]}` ({origin}{loaded_as(quantization)}).
 It trains {record.adapter["trainable"]:,} parameters, {record.adapter["experts"]:,} of them in experts.
 
 {data_table(record)}
@@ -32,15 +35,32 @@ It trains {record.adapter["trainable"]:,} parameters, {record.adapter["experts"]
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer{_quantized_import(quantization)}
 
-base = AutoModelForCausalLM.from_pretrained("{base["path"]}")
+{_load_base(base["path"], quantization)}
 model = PeftModel.from_pretrained(base, "{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 ```
 
 `stage.json` beside this file holds settings, data ledger, loss curve and lineage.
 """
+
+
+def _quantized_import(quantization: Quantization) -> str:
+    return ", BitsAndBytesConfig" if quantization != "none" else ""
+
+
+def _load_base(path: str, quantization: Quantization) -> str:
+    """The lines that load the base as the adapter saw it."""
+    if quantization == "none":
+        return f'base = AutoModelForCausalLM.from_pretrained("{path}")'
+    double = quantization == "nf4-double"
+    return f"""# Trained on {WORDING[quantization]}; on unquantised weights it answers a little differently.
+nf4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant={double},
+    bnb_4bit_compute_dtype="bfloat16",
+)
+base = AutoModelForCausalLM.from_pretrained("{path}", quantization_config=nf4)"""
 
 
 def data_table(record: StageRecord) -> str:

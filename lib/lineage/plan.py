@@ -17,6 +17,7 @@ from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_step
 from lib.lineage.record import read_record
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
+from lib.model.quantization import few_quantized, quantizable_share
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
 from lib.training.launch import World
@@ -84,7 +85,14 @@ def make_plan(
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
         estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
-        notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
+        notices=(
+            *settings.notices,
+            *stage.status.remarks,
+            *_quantization_notices(settings, architecture),
+            *notices,
+            *changes,
+            *planned.notices,
+        ),
         problems=(*problems, *broken),
     )
 
@@ -104,7 +112,11 @@ def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Work
 
 
 def _base(settings: StageSettings, folder: Path | None, architecture: Architecture | None) -> dict[str, Any]:
-    base: dict[str, Any] = {"model": settings.model.base_model, "here": folder is not None}
+    base: dict[str, Any] = {
+        "model": settings.model.base_model,
+        "here": folder is not None,
+        "quantization": settings.model.quantization,
+    }
     if architecture:
         experts = (
             f", {architecture.experts} experts, {architecture.experts_per_token} per token"
@@ -115,6 +127,12 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
         base["parameters"] = architecture.parameters
         base["trainable"] = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     return base
+
+
+def _quantization_notices(settings: StageSettings, architecture: Architecture | None) -> list[str]:
+    if settings.model.quantization == "none" or architecture is None or not architecture.experts:
+        return []
+    return [few_quantized(quantizable_share(architecture))]
 
 
 def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[str, Any], ...]:

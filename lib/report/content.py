@@ -9,6 +9,7 @@ from typing import Any
 from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
 from lib.model.merge_proof import proof_line
+from lib.model.quantization import loaded_as
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
 from lib.report.samples import SampleView, sample_views
 from lib.report.scores import Retained, Score, retained, scores
@@ -114,12 +115,21 @@ def _setting_rows(record: Mapping[str, Any]) -> tuple[SettingRow, ...]:
 def _lineage(record: Mapping[str, Any]) -> tuple[Ancestor, ...]:
     base = record["base"]
     revision = f"revision {base['revision']}" if base.get("revision") else "the untouched base model"
+    loaded = loaded_as(base.get("quantization", "none"))
     return (
-        Ancestor(str(base["stage0"]), revision, base.get("fingerprint", "")),
+        Ancestor(
+            str(base["stage0"]),
+            revision + ("" if base.get("proof") else loaded),
+            base.get("fingerprint", ""),
+        ),
         *(
             Ancestor(f"Stage {parent['stage']}", str(parent["folder"]), parent["adapter_sha256"] or "")
             for parent in record["parents"]
         ),
-        *([Ancestor("Merged", proof_line(base["proof"]), base.get("key", ""))] if base.get("proof") else []),
+        *(
+            [Ancestor("Merged", proof_line(base["proof"]) + loaded, base.get("key", ""))]
+            if base.get("proof")
+            else []
+        ),
         Ancestor(f"Stage {record['stage']}", "the adapter of this report", record["adapter_sha256"]),
     )

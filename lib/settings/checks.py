@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lib.settings.schema import StageSettings
+from lib.settings.schema.model import ALL_LINEAR
 
 
 class Contradiction(NamedTuple):
@@ -18,6 +19,7 @@ class Contradiction(NamedTuple):
 def contradictions(settings: StageSettings) -> Iterator[Contradiction]:
     """What must stop the run."""
     yield from _data_contradictions(settings)
+    yield from _model_contradictions(settings)
     yield from _training_contradictions(settings)
     yield from _evaluation_contradictions(settings)
 
@@ -46,6 +48,15 @@ def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
             ("SFT_USE_UPSAMPLING", "SFT_UPSAMPLE_RULES"),
             "rules to apply: SFT_UPSAMPLE_RULES is empty",
             """Add SFT_UPSAMPLE_RULES='{"label": 2.0}', or set SFT_USE_UPSAMPLING=0.""",
+        )
+
+
+def _model_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
+    if ALL_LINEAR in settings.lora.target_modules and len(settings.lora.target_modules) > 1:
+        yield Contradiction(
+            ("SFT_LORA_TARGET_MODULES",),
+            f"{ALL_LINEAR} alone, or names of modules",
+            f"Set SFT_LORA_TARGET_MODULES={ALL_LINEAR}, or delete {ALL_LINEAR} from the list.",
         )
 
 

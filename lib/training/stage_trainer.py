@@ -16,10 +16,18 @@ Generation = Callable[[PreTrainedModel, int], dict[str, float]]
 """Model and step to metrics; called by all processes together."""
 
 
+def _train_in_fp32(model: PreTrainedModel) -> None:
+    """TRL rounds the adapter of a quantised model to bf16, where small updates would be lost."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 class StageTrainer(SFTTrainer):
     def __init__(self, *args: Any, generation: Generation | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.generation = generation
+        _train_in_fp32(self.model)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.

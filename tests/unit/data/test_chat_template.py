@@ -15,7 +15,7 @@ TEMPLATE = "{% for m in messages %}{{ m.role + m.content }}{% endfor %}"
 
 
 def test_the_bundled_templates_are_these() -> None:
-    assert bundled_templates() == ("alpaca", "chatml", "user-assistant", "zephyr")
+    assert bundled_templates() == ("alpaca", "chatml", "gemma", "user-assistant", "zephyr")
 
 
 def test_load_finds_templates_and_tokens_in_the_config(tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ TinyModel = Callable[..., Path]
 
 
 def settings(**fields: Any) -> ModelSettings:
-    return ModelSettings(**({"base_model": "here"} | fields))
+    return ModelSettings(**({"base_model": str(Path(__file__).parent)} | fields))
 
 
 @pytest.fixture
