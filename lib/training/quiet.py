@@ -12,7 +12,7 @@ def quiet_libraries() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    chatty = "mlflow alembic deepspeed DeepSpeed accelerate torch.distributed bitsandbytes"
+    chatty = "mlflow alembic deepspeed DeepSpeed accelerate torch.distributed"
     for name in chatty.split():
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings(

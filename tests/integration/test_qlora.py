@@ -175,6 +175,7 @@ def test_tensorboard_reads_the_same_numbers(qlora: Curriculum) -> None:
     assert "settings/text_summary" in events.Tags()["tensors"]
 
 
+@pytest.mark.slow
 def test_it_is_scored_again_and_exported(qlora: Curriculum, base: Path, tmp_path: Path) -> None:
     """Evaluation alone finds the same; the model that goes elsewhere has unquantised weights and says so."""
     copy = qlora.copy_to(tmp_path / "copy")
