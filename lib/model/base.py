@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from lib.model.architecture import caps_attention_logits
 from lib.model.base_files import base_error, base_folder
 from lib.model.merge_proof import proof_line
 from lib.model.quantization import loaded_as, prepare_quantized, quantization_config
+from lib.model.sentencepiece_tokenizer import missing_readers, with_own_unknown_token
 from lib.settings import InputError, ModelSettings
 from lib.settings.schema.model import Quantization
 
@@ -183,10 +185,25 @@ def load_model(
 
 
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the base. Raises InputError when it cannot be read."""
+    """The tokenizer beside the base. Raises InputError when it cannot be read, and for a missing package."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.base_model, revision=model.base_revision or None)
+        tokenizer = AutoTokenizer.from_pretrained(model.base_model, revision=model.base_revision or None)
     except (OSError, ValueError, ImportError) as error:
-        raise base_error(model.base_model, error) from error
+        missing = missing_readers(error)
+        raise (
+            _missing_packages(model.base_model, missing) if missing else base_error(model.base_model, error)
+        ) from error
+    return with_own_unknown_token(tokenizer)
+
+
+def _missing_packages(path: str, packages: Sequence[str]) -> InputError:
+    names = " and ".join(packages)
+    return InputError.of(
+        where="tokenizer of the base model",
+        key="SFT_BASE_MODEL",
+        value=path,
+        expected=f"{names} to be installed: this tokenizer is a SentencePiece model, read with it",
+        remedy=f"pip install {' '.join(packages)}",
+    )

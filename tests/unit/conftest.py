@@ -55,6 +55,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_oss": ("GptOss", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "qwen3": ("Qwen3", {}),
     "gemma2": ("Gemma2", {"query_pre_attn_scalar": 8, "sliding_window": 16, "tie_word_embeddings": True}),
+    "gpt2": ("GPT2", {}),
 }
 
 
@@ -100,7 +101,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             name, own = FAMILIES[family]
             config = getattr(transformers, f"{name}Config")(**(SIZES | own | overrides))
             torch.manual_seed(7)
-            model = getattr(transformers, f"{name}ForCausalLM")(config).to(getattr(torch, dtype))
+            model = transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
             made[key] = tmp_path_factory.mktemp(family)
             model.save_pretrained(made[key])
             save_tiny_tokenizer(made[key])
