@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lib.lineage.record import StageRecord
 from lib.model.quantization import WORDING, loaded_as
@@ -64,8 +66,13 @@ base = AutoModelForCausalLM.from_pretrained("{path}", quantization_config=nf4)""
 
 
 def data_table(record: StageRecord) -> str:
-    rows = (f"| {line['id']} | {line['upsampled']:,} |" for line in record.data["ledger"]["sources"])
+    rows = (f"| {line['id']} | {_trained(line):,} |" for line in record.data["ledger"]["sources"])
     return "\n".join(["| data set | rows trained |", "|---|---|", *rows])
+
+
+def _trained(line: Mapping[str, Any]) -> int:
+    """Rows over all steps, repeats counted."""
+    return int(line["upsampled"] if line["trained"] is None else line["trained"])
 
 
 def score_section(record: StageRecord) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lib.lineage.record import StageRecord
 from lib.settings import StageSettings
+from lib.tracking.mix_metrics import mix_metrics
 
 if TYPE_CHECKING:
     from lib.lineage.curriculum import SurveyedStage
@@ -19,14 +20,15 @@ NOT_LOGGED = frozenset({"MLFLOW_TRACKING_URI"})
 
 
 def closing_metrics(record: StageRecord) -> Iterator[tuple[Mapping[str, float], int]]:
-    """(metrics, step) that only the end of a stage knows: the scores before (step 0) and after, and what
-    earlier stages kept."""
+    """(metrics, step) that only the end of a stage knows: the scores before (step 0) and after, the realised
+    mix, and what earlier stages kept."""
     steps, after = record.training["steps"], record.evaluation["after"]["metrics"]
     logged = {name for entry in record.training["history"] if entry.get("step") == steps for name in entry}
     yield record.evaluation["before"]["metrics"], 0
     # The weights that are kept may be those of an earlier step than the last that was scored.
     yield {name: value for name, value in after.items() if name not in logged}, steps
     yield {f"final/{name}": value for name, value in after.items() if "/" not in name}, steps
+    yield mix_metrics(record.data["ledger"]), steps
     for entry in record.evaluation["retention"]:
         if entry["now"] is not None:
             yield {f"retention/stage{entry['stage']}/{entry['headline']}": entry["now"]}, steps

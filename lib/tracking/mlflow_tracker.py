@@ -53,12 +53,13 @@ class MlflowTracker:
     def results(
         self, record: StageRecord, samples: Sequence[Mapping[str, Any]], files: Sequence[Path]
     ) -> None:
-        """The scores before (step 0) and after, what earlier stages kept, the answers as a table, the whole
-        record, and the files that are there."""
+        """The scores before (step 0) and after, the realised mix, what earlier stages kept, the answers as a
+        table, the whole record, and the files that are there."""
         import mlflow
 
         for metrics, step in closing_metrics(record):
             self.metrics(metrics, step)
+        self._quietly(lambda: mlflow.log_dict(record.data["ledger"], "ledger.json"))
         if samples:
             self._quietly(lambda: mlflow.log_table(sample_columns(samples), "samples.json"))
         self._quietly(lambda: mlflow.log_dict(asdict(record), RECORD))

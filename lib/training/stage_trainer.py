@@ -1,14 +1,18 @@
-"""SFTTrainer whose evaluations also generate answers, and never change what is trained."""
+"""SFTTrainer that goes through the rows as planned, whose evaluations also generate answers and never change
+what is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
+from lib.data.order import TrainingOrder
+from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
 
 GENERATED = ("gen_", "heldout_")
@@ -24,10 +28,17 @@ def _train_in_fp32(model: PreTrainedModel) -> None:
 
 
 class StageTrainer(SFTTrainer):
-    def __init__(self, *args: Any, generation: Generation | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, order: TrainingOrder, generation: Generation | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
+        self.order = order
         self.generation = generation
         _train_in_fp32(self.model)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """The planned order; accelerate only shares it out among the processes."""
+        return OrderSampler(self.order)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.

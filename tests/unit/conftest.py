@@ -18,6 +18,7 @@ from lib.evaluation.stage_evaluation import Retained, StageEvaluation
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
+from lib.lineage.replayed import replayed_stages
 from lib.model.adapter import Census
 from lib.model.base import StageBase
 from lib.settings import list_stages
@@ -165,7 +166,7 @@ class Curriculum:
         return chat
 
     def prepared(self, stage: SurveyedStage) -> PreparedData:
-        return prepare_rows(stage.settings, self.chat(stage))
+        return prepare_rows(stage.settings, self.chat(stage), earlier=replayed_stages(stage))
 
     @staticmethod
     def scored(

@@ -182,7 +182,16 @@ def test_a_comment_glued_to_a_value_is_explained(refused: Refused) -> None:
     [
         ("SFT_PACKING=1", "0 (anything else is not available yet)"),
         ("SFT_MERGE_MODE=stack", "merge (anything else is not available yet)"),
-        ("SFT_REPLAY=0.1", "0 (anything else is not available yet)"),
+        ("SFT_REPLAY=1", "a number, at least 0 and below 1"),
+        ("SFT_MIX_UNIT=words", "rows, tokens or supervised_tokens"),
+        (
+            "SFT_NEGATIVE_SHARE=1.5",
+            '0.5 for the whole mix, or {"data set or label": share, …}, shares from 0 to 1',
+        ),
+        (
+            "SFT_ORDER_LEVELS=easy,easy",
+            "levels from easy to hard between commas, equal ones between |; no word empty, none twice",
+        ),
         ("SFT_BEST_METRIC=gen_leaf_f2", "eval_loss, heldout_loss or a gen_* metric (docs/metrics.md)"),
         ("SFT_GEN_EVAL_STYLE=(", "a regular expression (missing ), unterminated subpattern at position 0)"),
         ("SFT_MERGE_MODE=glue", "merge or stack"),
