@@ -88,6 +88,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     from lib.report.stage_report import write_stage_report
     from lib.tracking.callback import TrackingCallback
     from lib.tracking.tracker import track
+    from lib.training.arguments import machine_remarks
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
     from lib.training.trainer import fit
@@ -103,7 +104,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     validation = data.validation or own.encoded(chat)
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
-    notices = [*warnings, *changes, *remarks]
+    notices = [*warnings, *changes, *remarks, *machine_remarks(settings, world)]
     processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(

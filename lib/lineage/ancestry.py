@@ -40,6 +40,7 @@ WITHOUT_EFFECT = frozenset(
         "SFT_MERGE_MIN_KEPT",
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
+        "SFT_TENSORBOARD",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.

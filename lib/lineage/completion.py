@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lib.training.processes import Processes
     from lib.training.trainer import FitResult
 
+TENSORBOARD = "tensorboard"
+"""Folder of TensorBoard's event files."""
 # May carry a password.
 NOT_RECORDED = frozenset({"MLFLOW_TRACKING_URI"})
 
@@ -57,6 +59,8 @@ def _begin(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+    if (folder / TENSORBOARD).is_dir():
+        shutil.rmtree(folder / TENSORBOARD)  # a second run's curves would be drawn over the first's
     for left in (*folder.glob("gen_metrics_step*.json"), folder / EVALUATION_SET, folder / REPORT):
         left.unlink(missing_ok=True)
     note = {"pid": os.getpid(), "host": socket.gethostname()}

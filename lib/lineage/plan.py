@@ -19,6 +19,7 @@ from lib.lineage.record import read_record
 from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
+from lib.model.quantization import few_quantized, quantizable_share
 from lib.model.weight_files import read_header, weight_shards
 from lib.settings import InputError, Problem, StageSettings
 from lib.training.launch import World
@@ -86,7 +87,14 @@ def make_plan(
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
         estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
-        notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
+        notices=(
+            *settings.notices,
+            *stage.status.remarks,
+            *_quantization_notices(settings, architecture),
+            *notices,
+            *changes,
+            *planned.notices,
+        ),
         problems=(*problems, *broken),
     )
 
@@ -110,6 +118,7 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
         "model": settings.model.base_model,
         "here": folder is not None,
         "earlier_stages": "stacked" if settings.model.merge_mode == "stack" else "merged",
+        "quantization": settings.model.quantization,
     }
     if architecture:
         experts = (
@@ -121,6 +130,12 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
         base["parameters"] = architecture.parameters
         base["trainable"] = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     return base
+
+
+def _quantization_notices(settings: StageSettings, architecture: Architecture | None) -> list[str]:
+    if settings.model.quantization == "none" or architecture is None or not architecture.experts:
+        return []
+    return [few_quantized(quantizable_share(architecture))]
 
 
 def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[str, Any], ...]:

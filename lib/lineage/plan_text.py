@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lib.lineage.plan import StagePlan
+from lib.model.quantization import loaded_as
 
 SHOWN_LABELS = 40
 
@@ -38,7 +39,7 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     base = plan.base
     here = "" if base["here"] else " (not on this machine: the run downloads it)"
     console.print(
-        f"  base     {escape(base['model'])}{here}"
+        f"  base     {escape(base['model'])}{here}{loaded_as(base['quantization'])}"
         + (f"  {base['architecture']}" if "architecture" in base else "")
     )
     if "parameters" in base:
@@ -51,6 +52,8 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
         console.print(
             f"  {base['earlier_stages']:<8} stage {parent['stage']}  {escape(parent['folder'])}  {state}"
         )
+    if plan.parents and base["quantization"] != "none":
+        console.print("           merged into the unquantised weights, quantised when they are loaded")
     console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
 
 

@@ -28,6 +28,7 @@ LIBRARIES = (
     "datasets",
     "tokenizers",
     "mlflow",
+    "bitsandbytes",
 )
 
 

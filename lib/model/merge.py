@@ -43,7 +43,15 @@ def obtain_base(model: ModelSettings, adapters: Sequence[Path], destination: Pat
     """
     name = model.base_model
     if not adapters:
-        return StageBase(name, model.base_revision, name, merged=False, reused=False, seconds=0.0)
+        return StageBase(
+            name,
+            model.base_revision,
+            name,
+            merged=False,
+            reused=False,
+            seconds=0.0,
+            quantization=model.quantization,
+        )
     found = find_merged(destination)
     reused = found.key == key and not found.changed
     started = time.monotonic()
@@ -60,7 +68,9 @@ def obtain_base(model: ModelSettings, adapters: Sequence[Path], destination: Pat
     seconds = 0.0 if reused else time.monotonic() - started
     proof = _record(destination)["proof"]
     notices = (*found.notices(destination), *proof_notices(proof, model.merge_min_kept))
-    return StageBase(str(destination), "", name, True, reused, seconds, proof, notices)
+    return StageBase(
+        str(destination), "", name, True, reused, seconds, proof, notices, quantization=model.quantization
+    )
 
 
 @dataclass(frozen=True)

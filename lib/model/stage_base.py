@@ -47,7 +47,10 @@ def obtain_stage_base(
         return obtain_base(model, adapters, merged_base, key=key)
     stacked = _describe(_plan(model, adapters), adapters) if adapters else None
     name = model.base_model
-    return StageBase(name, model.base_revision, name, False, False, 0.0, mode=mode, stacked=stacked)
+    return StageBase(
+        name, model.base_revision, name, False, False, 0.0,
+        mode=mode, stacked=stacked, quantization=model.quantization,
+    )  # fmt: skip
 
 
 def load_stage_base(

@@ -55,6 +55,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "gpt_oss": ("GptOss", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "qwen3": ("Qwen3", {}),
+    "gemma2": ("Gemma2", {"query_pre_attn_scalar": 8, "sliding_window": 16, "tie_word_embeddings": True}),
     "gpt2": ("GPT2", {}),
 }
 

@@ -159,3 +159,21 @@ def test_without_base_and_data_the_plan_says_so(curriculum: Any, monkeypatch: py
     text = text_of(plan)
     assert "owner/set is not on this machine" in text
     assert "the run downloads it" in text
+
+
+def test_quantised_loading_is_shown_and_what_it_does_not_reach(curriculum: Any) -> None:
+    """The base of this curriculum has experts."""
+    curriculum.stage(1, SFT_QUANTIZATION="nf4")
+    curriculum.train(1)
+    curriculum.stage(2, SFT_QUANTIZATION="nf4-double")
+    plan = plan_of(curriculum, 2)
+    shown = " ".join(text_of(plan).split())
+    assert "loaded as nf4 with double quantisation" in shown
+    assert "merged into the unquantised weights, quantised when they are loaded" in shown
+    (warning,) = [notice for notice in plan.notices if "SFT_QUANTIZATION reaches" in notice]
+    assert warning in shown
+    assert plan.problems == ()
+    curriculum.stage(2, SFT_QUANTIZATION="none")
+    plain = plan_of(curriculum, 2)
+    assert "nf4" not in text_of(plain).partition("settings")[0]
+    assert not [notice for notice in plain.notices if "SFT_QUANTIZATION" in notice]
