@@ -33,22 +33,16 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the process that waits must leave the cores alone
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, TrainerCallback, TrainerState
 
 from lib.settings import StageSettings, load_stage
+from lib.training.launch import World, prepare_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("trl", "ours")
 BOUND = 2.0
 RANK = 16
+WORLD = World(1, 0)
 # fp32 sums in another order differ by 1e-7; Adam divides by the root of small numbers, which lets single
 # elements differ more. A loss over other labels or a missing adapter differs from the first digits on.
 LOSS_TOLERANCE, ADAPTER_TOLERANCE = 1e-4, 1e-2
@@ -74,14 +68,12 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     default_data = os.environ.get("BENCH_DATA", str(ROOT / "data/general_conversion.jsonl"))
     parser.add_argument("--data", default=default_data)
-    parser.add_argument(
-        "--tokenizer", default=os.environ.get("BENCH_TOKENIZER", str(ROOT / "assets/tiny-moe"))
-    )
+    default_tokenizer = os.environ.get("BENCH_TOKENIZER", str(ROOT / "assets/tiny-moe"))
+    parser.add_argument("--tokenizer", default=default_tokenizer)
     parser.add_argument("--blocks", type=int, default=5, help="the first one is not counted")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps in a block")
     parser.add_argument("--rows", type=int, default=4, help="in a micro-batch; two of them make a step")
@@ -136,9 +128,7 @@ def make_stage(folder: Path, options: argparse.Namespace) -> None:
     (folder / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in keys.items()))
 
 
-def interleaved(
-    folder: Path, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, Trained]]:
+def interleaved(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Trained]]:
     """Seconds of every block but the first, and what was trained; who begins changes from block to block."""
     context = get_context("spawn")
     gates, workers = {}, []
@@ -167,28 +157,23 @@ class Gate(TrainerCallback):
     def __init__(self, pipe: Connection, steps: int) -> None:
         self.pipe, self.steps, self.started = pipe, steps, 0.0
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.global_step % self.steps == 0:
             self.pipe.recv()
             self.started = time.perf_counter()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.global_step % self.steps == 0:
             self.pipe.send(time.perf_counter() - self.started)
 
 
 def work(peer: str, folder: Path, options: argparse.Namespace, pipe: Connection) -> None:
     """One trainer, from its data to its last step, in a process of its own."""
-    from lib.training.launch import World, prepare_environment
     from lib.training.quiet import quiet_libraries
 
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     torch.set_num_threads(options.threads)
-    prepare_environment(World(1, 0))
+    prepare_environment(WORLD)
     quiet_libraries()
     settings = load_stage(folder, 1, environ={})
     gate = Gate(pipe, options.steps)
@@ -218,7 +203,7 @@ def our_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
 
     tokenizer, rows, model, targets = prepared(settings)
     peft_model, _ = attach_lora(model, targets, settings.lora, seed=settings.seed)
-    processes = Processes(settings, _world(), torch.float32, evaluates=False)
+    processes = Processes(settings, WORLD, torch.float32, evaluates=False)
     order = TrainingOrder(len(rows), settings.seed)
     return build_trainer(peft_model, tokenizer, rows, order, [], settings, processes, [gate], None)
 
@@ -234,7 +219,7 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     tokenizer, rows, model, targets = prepared(settings)
     return SFTTrainer(
         model=model,
-        args=trainer_arguments(settings, world=_world(), dtype=torch.float32, evaluates=False),
+        args=trainer_arguments(settings, world=WORLD, dtype=torch.float32, evaluates=False),
         train_dataset=as_dataset(rows),
         processing_class=tokenizer,
         callbacks=[gate],
@@ -261,12 +246,6 @@ def prepared(settings: StageSettings) -> tuple[Any, Any, Any, Any]:
     base = StageBase(path, "", path, merged=False, reused=False, seconds=0.0)
     model = load_base(base, choose_compute(settings.model), on_gpu=False)
     return tokenizer, rows, model, find_targets(model, settings.lora.target_modules)
-
-
-def _world() -> Any:
-    from lib.training.launch import World
-
-    return World(1, 0)
 
 
 def same_start(adapter: dict[str, torch.nn.Parameter]) -> None:
