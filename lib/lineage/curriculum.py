@@ -13,6 +13,7 @@ from lib.lineage.ancestry import Chain, identity, running_elsewhere, trace
 from lib.lineage.status import StageStatus, stage_status
 from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
+from lib.training.batch import BatchPlan
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,16 @@ class SurveyedStage:
     stale_parents: Mapping[int, tuple[str, ...]]
     failed_parents: Mapping[int, tuple[str, ...]]
     """Earlier stages that failed their retention gate, and why."""
+    batch: BatchPlan | None = None
+    """How a step is cut up; None until `with_batch`."""
 
     @property
     def headline(self) -> str:
         return f"\nstage {self.settings.stage}  {self.settings.env_file} -> {self.settings.stage_dir}"
+
+    @property
+    def batch_line(self) -> str:
+        return self.batch.line() if self.batch else "  batch not planned"
 
 
 def choose_stages(text: str, stages_dir: Path, *, base_too: bool = False) -> tuple[int, ...]:

@@ -15,11 +15,14 @@ from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage, obstacles
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.record import read_record
+from lib.lineage.stage_batch import with_batch
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
+from lib.training.batch import training_shape
 from lib.training.launch import World
+from lib.training.memory import TrainingShape
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class StagePlan:
     base: dict[str, Any]
     parents: tuple[dict[str, Any], ...]
     world: str
+    batch: dict[str, Any]
     ledger: dict[str, Any] | None
     absent: tuple[str, ...]
     steps: int | None
@@ -61,6 +65,7 @@ def make_plan(
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
     None where the tokenizer is not on this machine."""
+    stage = with_batch(stage, world)
     settings, ledger = stage.settings, planned.ledger
     folder = base_folder(settings.model)
     architecture = read_architecture(folder) if folder else None
@@ -78,12 +83,15 @@ def make_plan(
         origins=dict(settings.origins),
         base=_base(settings, folder, architecture),
         parents=_parents(stage, runs_before),
-        world=world.line().strip(),
+        world=world.line(settings.training).strip(),
+        batch={"line": stage.batch_line, **(stage.batch.to_json() if stage.batch else {})},
         ledger=ledger.to_json() if ledger else None,
         absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
-        estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
+        estimates=_estimates(stage, architecture, load, ledger, world)
+        if architecture and load and ledger
+        else {},
         notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
         problems=(*problems, *broken),
     )
@@ -94,12 +102,11 @@ def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Work
     return Workload(
         rows=encoded.rows if encoded else ledger.upsampled,
         tokens=encoded.tokens if encoded else 0,
-        batch=training.per_device_train_bs,
+        batch=training.micro_batch,
         accumulation=training.grad_accum,
         processes=processes,
         epochs=training.epochs,
         max_steps=training.max_steps,
-        sequence=settings.data.max_seq_len,
     )
 
 
@@ -141,25 +148,14 @@ def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[s
 
 
 def _estimates(
-    stage: SurveyedStage, architecture: Architecture, load: Workload, *, gpus: int
+    stage: SurveyedStage, architecture: Architecture, load: Workload, ledger: MixLedger, world: World
 ) -> dict[str, Estimate]:
     settings = stage.settings
     trainable = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
-    fp32 = settings.model.dtype == "fp32" or (settings.model.dtype == "auto" and not gpus)
-    weight_bytes = 4 if fp32 else 2
     steps = planned_steps(load)
     checkpoints = min(settings.training.save_total_limit, max(steps // settings.training.save_steps, 1))
     return {
-        "memory": memory(
-            architecture.parameters,
-            trainable,
-            weight_bytes=weight_bytes,
-            hidden=architecture.hidden,
-            layers=architecture.layers,
-            vocabulary=architecture.vocabulary,
-            load=load,
-            checkpointing={"auto": gpus > 0, "1": True, "0": False}[settings.model.gradient_checkpointing],
-        ),
+        "memory": memory(_largest_pass(stage, architecture, ledger, world)),
         "disk": disk(
             _merged_bytes(stage, architecture),
             trainable,
@@ -171,10 +167,26 @@ def _estimates(
             trained_tokens(load),
             measured_tokens_per_second=_measured_speed(stage),
             cores=os.cpu_count() or 1,
-            gpus=gpus,
+            gpus=world.gpus,
             processes=load.processes,
         ),
     }
+
+
+def _largest_pass(
+    stage: SurveyedStage, architecture: Architecture, ledger: MixLedger, world: World
+) -> TrainingShape:
+    """A pass of rows as long as the longest, where all were counted; else as long as they may be."""
+    settings, counted = stage.settings, ledger.encoded
+    known = counted is not None and not ledger.estimated and not settings.data.packing
+    return training_shape(
+        settings,
+        architecture,
+        world,
+        rows=settings.training.micro_batch,
+        length=counted.longest if counted and known else settings.data.max_seq_len,
+        checkpointing=settings.model.gradient_checkpointing == "1",
+    )
 
 
 def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
