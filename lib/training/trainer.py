@@ -111,6 +111,7 @@ def build_trainer(
         callbacks=[ProgressCallback(), *callbacks, *stopping],
     )
     trainer.remove_callback(PrinterCallback)
+    processes.say(*trainer.labelled_loss.notices)
     return trainer
 
 
