@@ -45,14 +45,14 @@ class Setting:
 
 
 SETTINGS = {
-    "dense": Setting(0, 512, 1536, 8, 4, 512),
-    "dense, long rows": Setting(0, 512, 1536, 6, 1, 2048, dropout=0.0),
-    "dense, checkpointing": Setting(0, 512, 1536, 12, 8, 512, checkpointing=True),
-    "moe": Setting(16, 512, 256, 6, 4, 512),
-    "moe, rank 64": Setting(16, 512, 256, 4, 2, 512, rank=64),
-    "moe, checkpointing": Setting(16, 512, 256, 8, 8, 512, checkpointing=True),
-    "moe, 2 ranks ZeRO-2": Setting(16, 512, 256, 4, 2, 512, processes=2),
-    "moe, 2 ranks plain": Setting(16, 512, 256, 4, 2, 512, processes=2, zero_stage=0),
+    "dense": Setting(0, 512, 1536, 6, 2, 512),
+    "dense, long rows": Setting(0, 512, 1536, 4, 1, 1024, dropout=0.0),
+    "dense, checkpointing": Setting(0, 512, 1536, 8, 4, 512, checkpointing=True),
+    "moe": Setting(16, 512, 256, 6, 4, 384),
+    "moe, rank 64": Setting(16, 512, 256, 4, 2, 256, rank=64),
+    "moe, checkpointing": Setting(16, 512, 256, 8, 4, 512, checkpointing=True),
+    "moe, 2 ranks ZeRO-2": Setting(16, 512, 256, 4, 2, 256, processes=2),
+    "moe, 2 ranks plain": Setting(16, 512, 256, 4, 2, 256, processes=2, zero_stage=0),
 }
 
 

@@ -18,7 +18,6 @@ CPU_SHARE = 0.5
 """Of the machine's memory, shared by its processes. Not of what is free: that changes from moment to moment,
 and a run would not do what its plan said."""
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,12 @@ def gpu_memory(environ: Mapping[str, str] = os.environ) -> int:
 
 def host_memory() -> int:
     """Bytes of this machine, or of the container's limit where that is less."""
-    (line,) = (line for line in MEMINFO.read_text().splitlines() if line.startswith("MemTotal:"))
     limits = [path.read_text().strip() for path in CGROUP_LIMITS if path.is_file()]
-    return min(int(line.split()[1]) * 1024, *(int(limit) for limit in limits if limit.isdigit()))
+    return min([_physical_memory(), *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _ask(*question: str) -> list[str]:

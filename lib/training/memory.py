@@ -8,7 +8,7 @@ with what the real command really took (docs/log.md).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib.model.architecture import Architecture
 from lib.training.sizes import readable_bytes
@@ -16,9 +16,9 @@ from lib.training.sizes import readable_bytes
 LIBRARIES = 750 * 10**6
 """Resident on the CPU before any weight is there: Python, torch, transformers, TRL, MLflow and the rows.
 Measured; on a GPU only what torch allocates is counted."""
-LOSS_TOKENS, LOSS_VOCABULARY = 4096, 32768
-"""The largest tile of logits that the loss works on at a time, and how many fp32 copies of it there are."""
-LOSS_TILES = 3
+LOGITS_CHUNK = {False: 96 * 2**20, True: 512 * 2**20}
+SOFTMAX_STRIP = {False: 4 * 2**20, True: 128 * 2**20}
+"""`head_loss.CHUNK_BYTES` and `STRIP_BYTES`, on the CPU and on a GPU."""
 GRADIENT_BUCKET = 50_000_000
 """Gradients that ZeRO-2 reduces at a time (`reduce_bucket_size`); it allocates that many at every pass."""
 GRADIENT_BUCKETS_GPU = 2  # with overlap_comm one is filled while the other is sent
@@ -138,14 +138,19 @@ def adapter_bytes(shape: TrainingShape) -> int:
 
 def layer_bytes(shape: TrainingShape, *, sparse: bool) -> int:
     """What autograd keeps of one decoder layer between forward and backward."""
-    a, per_token = shape.architecture, _attention_per_token(shape)
+    a, d = shape.architecture, shape.weight_bytes
+    per_token, once = _attention_per_token(shape), 0
     if sparse:
         per_token += _experts_per_token(shape)
-        if a.shared_intermediate:
-            per_token += _mlp_per_token(shape, a.shared_intermediate)
     else:
-        per_token += _norm(a.hidden) + _mlp_per_token(shape, a.dense_intermediate or a.intermediate)
-    return shape.tokens * per_token
+        per_token += _norm(a.hidden)
+    width = a.shared_intermediate if sparse else a.dense_intermediate or a.intermediate
+    if width and a.experts:
+        # PEFT adapts these as parameters: W + BA is formed and kept, and there is no dropout.
+        shape, once = replace(shape, dropout=False, rank=0), 3 * a.hidden * width * d
+    if width:
+        per_token += _mlp_per_token(shape, width)
+    return shape.tokens * per_token + once
 
 
 def _norm(width: int, heads: int = 1) -> int:
@@ -202,17 +207,18 @@ def _experts_per_token(shape: TrainingShape) -> int:
     result and the two of rank r. Its dropout is drawn again, its gate computed again."""
     a, d = shape.architecture, shape.weight_bytes
     router = 4 * a.experts + a.experts_per_token * (5 * 8)
-    kept = _norm(a.hidden) + router + a.hidden * d
+    kept = _norm(a.hidden) + router
     if GATE_UP & set(shape.targets) and DOWN & set(shape.targets):
         rank = -(-shape.rank // 8) * 8 if shape.on_gpu else shape.rank
-        return kept + a.experts_per_token * (2 * a.intermediate + 2 * rank) * d
-    return kept + a.experts_per_token * (5 * a.intermediate + 2 * a.hidden) * d
+        return kept + (a.hidden + a.experts_per_token * (2 * a.intermediate + 2 * rank)) * d
+    return kept + a.experts_per_token * (3 * a.intermediate + a.hidden) * d
 
 
 def _loss_bytes(shape: TrainingShape) -> int:
-    tokens, vocabulary = min(shape.tokens, LOSS_TOKENS), min(shape.architecture.vocabulary, LOSS_VOCABULARY)
-    # The hidden states' gradient is summed in fp32.
-    return LOSS_TILES * 4 * tokens * vocabulary + 4 * shape.tokens * shape.architecture.hidden
+    """As lib/model/head_loss.py states it, with every token learned."""
+    a, d = shape.architecture, shape.weight_bytes
+    logits = min(shape.tokens * a.vocabulary * d, LOGITS_CHUNK[shape.on_gpu])
+    return logits + max(4 * a.vocabulary, SOFTMAX_STRIP[shape.on_gpu]) + 2 * shape.tokens * a.hidden * d
 
 
 def _backward_bytes(shape: TrainingShape) -> int:
