@@ -16,6 +16,10 @@ from lib.training.sizes import readable_bytes
 LIBRARIES = 750 * 10**6
 """Resident on the CPU before any weight is there: Python, torch, transformers, TRL, MLflow and the rows.
 Measured; on a GPU only what torch allocates is counted."""
+HEAP_WASTE = 0.42
+"""Resident on the CPU on top of what is alive, as a share of all activations of a pass, recomputed or not: the
+C library cannot reuse an aligned block for one of the same size. Measured (docs/log.md). A GPU's allocator
+wastes less, and not in what counts as allocated: `devices.GPU_SHARE` leaves room for it."""
 LOGITS_CHUNK = {False: 96 * 2**20, True: 512 * 2**20}
 SOFTMAX_STRIP = {False: 4 * 2**20, True: 128 * 2**20}
 """`head_loss.CHUNK_BYTES` and `STRIP_BYTES`, on the CPU and on a GPU."""
@@ -77,6 +81,7 @@ class MemoryEstimate:
     evaluation: int
     """By how much generating answers exceeds training; 0 where it does not."""
     libraries: int
+    fragmentation: int
 
     @property
     def total(self) -> int:
@@ -93,6 +98,7 @@ class MemoryEstimate:
             "logits and workspace": self.workspace,
             "generating answers": self.evaluation,
             "libraries": self.libraries,
+            "heap fragmentation": self.fragmentation,
         }
         return " + ".join(f"{name} {readable_bytes(size)}" for name, size in parts.items() if size)
 
@@ -105,21 +111,23 @@ def estimate_memory(shape: TrainingShape) -> MemoryEstimate:
     dense = layer_bytes(shape, sparse=False)
     dense_layers = architecture.dense_layers if architecture.experts else architecture.layers
     sparse_layers = architecture.layers - dense_layers
-    kept = sparse_layers * sparse + dense_layers * dense
+    passed = kept = sparse_layers * sparse + dense_layers * dense
     if shape.checkpointing:
         kept = architecture.layers * shape.tokens * architecture.hidden * shape.weight_bytes
         kept += max(sparse, dense if dense_layers else 0)
     weights = architecture.parameters * shape.weight_bytes
     weights += shape.frozen_adapters * shape.trainable * shape.weight_bytes
     workspace = max(_loss_bytes(shape), _backward_bytes(shape))
+    waste = 0 if shape.on_gpu else int(HEAP_WASTE * (passed + workspace))
     generation = _generation_bytes(shape) if shape.generates else 0
     return MemoryEstimate(
         weights=weights,
         adapter=adapter_bytes(shape),
         activations=kept,
         workspace=workspace,
-        evaluation=max(generation - kept - workspace, 0),
+        evaluation=max(generation - kept - workspace - waste, 0),
         libraries=0 if shape.on_gpu else LIBRARIES,
+        fragmentation=waste,
     )
 
 

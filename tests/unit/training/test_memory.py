@@ -117,7 +117,7 @@ def test_the_parts_are_the_whole() -> None:
     estimate = estimate_memory(replace(ON_ONE_GPU, on_gpu=False, generates=True))
     parts = (
         estimate.weights, estimate.adapter, estimate.activations,
-        estimate.workspace, estimate.evaluation, estimate.libraries,
+        estimate.workspace, estimate.evaluation, estimate.libraries, estimate.fragmentation,
     )  # fmt: skip
     assert estimate.total == sum(parts)
     assert estimate.arithmetic.startswith("weights 61.1 GB + adapter, gradients and optimizer ")
@@ -126,13 +126,13 @@ def test_the_parts_are_the_whole() -> None:
 def test_a_30b_model_on_one_gpu() -> None:
     """By hand, r=8, bf16, no dropout, flash attention. A token keeps in one layer: two norms, 16,392 bytes;
     those of queries and keys, 18,576; queries, keys, values and output, 18,432, and 128 of sums; the inputs
-    of q, k, v and of the experts, 8,192; of 8 experts' rows 8 · (1,536 + 16) · 2 = 24,832; the router 832; and
-    four results of rank 8, 64 bytes."""
+    of q, k, v and of the experts, 8,192; of 8 experts' rows 8 · (1,536 + 16) · 2 = 24,832; the router 832;
+    and four results of rank 8, 64 bytes."""
     estimate = estimate_memory(ON_ONE_GPU)
     assert estimate.weights == 2 * QWEN3_30B.parameters
     by_hand = 16_392 + 18_576 + 18_432 + 128 + 8_192 + 24_832 + 832 + 64
     assert estimate.activations == 4096 * 48 * by_hand
-    assert estimate.libraries == 0
+    assert estimate.libraries == estimate.fragmentation == 0
     recomputed = estimate_memory(replace(ON_ONE_GPU, checkpointing=True))
     assert recomputed.activations == 4096 * (48 * 2048 * 2 + by_hand)
 
