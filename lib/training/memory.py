@@ -8,7 +8,7 @@ with what the real command really took (docs/log.md).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from lib.model.architecture import Architecture
 from lib.training.sizes import readable_bytes
@@ -16,10 +16,12 @@ from lib.training.sizes import readable_bytes
 LIBRARIES = 750 * 10**6
 """Resident on the CPU before any weight is there: Python, torch, transformers, TRL, MLflow and the rows.
 Measured; on a GPU only what torch allocates is counted."""
+DEEPSPEED = 80 * 10**6
+"""The same for DeepSpeed."""
 HEAP_WASTE = 0.42
-"""Resident on the CPU on top of what is alive, as a share of all activations of a pass, recomputed or not: the
-C library cannot reuse an aligned block for one of the same size. Measured (docs/log.md). A GPU's allocator
-wastes less, and not in what counts as allocated: `devices.GPU_SHARE` leaves room for it."""
+"""Resident on the CPU on top of what is alive, as a share of all activations of a pass, recomputed or not:
+the C library cannot reuse an aligned block for one of the same size. Measured (docs/log.md). On a GPU waste
+does not count as allocated: `devices.GPU_SHARE` leaves room for it."""
 LOGITS_CHUNK = {False: 96 * 2**20, True: 512 * 2**20}
 SOFTMAX_STRIP = {False: 4 * 2**20, True: 128 * 2**20}
 """`head_loss.CHUNK_BYTES` and `STRIP_BYTES`, on the CPU and on a GPU."""
@@ -85,9 +87,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        return (
-            self.weights + self.adapter + self.activations + self.workspace + self.evaluation + self.libraries
-        )
+        return sum(astuple(self))
 
     @property
     def arithmetic(self) -> str:
@@ -126,7 +126,7 @@ def estimate_memory(shape: TrainingShape) -> MemoryEstimate:
         activations=kept,
         workspace=workspace,
         evaluation=max(generation - kept - workspace - waste, 0),
-        libraries=0 if shape.on_gpu else LIBRARIES,
+        libraries=0 if shape.on_gpu else LIBRARIES + DEEPSPEED * shape.sharded,
         fragmentation=waste,
     )
 
