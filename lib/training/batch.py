@@ -42,15 +42,20 @@ class BatchPlan:
         return self.rows * self.passes * self.processes
 
     def line(self) -> str:
-        processes = f" x {self.processes} processes" if self.processes > 1 else ""
-        batch = (
-            f"  batch {self.rows} rows x {self.passes} passes{processes} = {self.global_batch} rows a step"
-        )
+        parts = [_counted(self.rows, "row"), _counted(self.passes, "pass")]
+        if self.processes > 1:
+            parts.append(_counted(self.processes, "process"))
+        batch = f"  batch {' x '.join(parts)} = {_counted(self.global_batch, 'row')} a step"
         recomputed = f"gradient checkpointing {'on' if self.checkpointing else 'off'}"
         return "; ".join((batch, recomputed, *self.reasons))
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "global_batch": self.global_batch}
+
+
+def _counted(number: int, what: str) -> str:
+    plural = what if number == 1 else what + ("es" if what.endswith("s") else "s")
+    return f"{number} {plural}"
 
 
 def plan_batch(settings: StageSettings, base: Path | None, world: World, device: DeviceMemory) -> BatchPlan:
