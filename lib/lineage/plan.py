@@ -15,7 +15,6 @@ from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage, obstacles
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.record import read_record
-from lib.lineage.stage_batch import with_batch
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.weight_files import weight_shards
@@ -65,7 +64,7 @@ def make_plan(
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
     None where the tokenizer is not on this machine."""
-    stage = with_batch(stage, world)
+    assert stage.batch, "the batch is planned first: `with_batch`"
     settings, ledger = stage.settings, planned.ledger
     folder = base_folder(settings.model)
     architecture = read_architecture(folder) if folder else None
@@ -84,7 +83,7 @@ def make_plan(
         base=_base(settings, folder, architecture),
         parents=_parents(stage, runs_before),
         world=world.line(settings.training).strip(),
-        batch={"line": stage.batch_line, **(stage.batch.to_json() if stage.batch else {})},
+        batch={"line": stage.batch_line, **stage.batch.to_json()},
         ledger=ledger.to_json() if ledger else None,
         absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,

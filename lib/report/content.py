@@ -8,8 +8,9 @@ from typing import Any
 
 from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
-from lib.model.merge_proof import proof_line
+from lib.model.merge_proof import proof_line, proof_table
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
+from lib.report.negatives import NegativeStage, negative_stages, suggested_negatives
 from lib.report.samples import SampleView, sample_views
 from lib.report.scores import Retained, Score, retained, scores
 
@@ -48,6 +49,9 @@ class ReportContent:
     headline: str
     """Name of the metric that the stage is judged by first; "" when answers were not scored."""
     scores: tuple[Score, ...]
+    negatives: tuple[NegativeStage, ...]
+    """Of the ancestors and this stage; empty where nothing tells negatives from positives."""
+    suggested_negatives: str
     matrix: Matrix
     retained: tuple[Retained, ...]
     samples: tuple[SampleView, ...]
@@ -56,6 +60,8 @@ class ReportContent:
     masked_rows: tuple[MaskedRow, ...]
     settings: tuple[SettingRow, ...]
     lineage: tuple[Ancestor, ...]
+    merge_proof: Mapping[str, str]
+    """What the merge of the earlier stages did to the weights; empty where nothing was merged."""
     adapter_sha256: str
     mlflow_run_id: str
     finished: str
@@ -89,6 +95,8 @@ def report_content(
         best_step=training.get("best_step"),
         headline=headline_metric(evaluation),
         scores=scored,
+        negatives=negative_stages([*ancestors, record]),
+        suggested_negatives=suggested_negatives(record),
         matrix=retention_matrix([*ancestors, record], base_scores),
         retained=kept,
         samples=sample_views(samples),
@@ -97,6 +105,7 @@ def report_content(
         masked_rows=tuple(masked_rows),
         settings=_setting_rows(record),
         lineage=_lineage(record),
+        merge_proof=proof_table(record["base"]["proof"]) if record["base"].get("proof") else {},
         adapter_sha256=record["adapter_sha256"],
         mlflow_run_id=record["mlflow_run_id"],
         finished=record["finished"],

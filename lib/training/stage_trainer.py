@@ -1,5 +1,5 @@
-"""SFTTrainer whose loss is that of the labelled tokens, whose evaluations also generate answers, and never
-change what is trained."""
+"""SFTTrainer that goes through the rows as planned, whose loss is that of the labelled tokens, and whose
+evaluations also generate answers and never change what is trained."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
+from lib.data.order import TrainingOrder
 from lib.training.loss import LabelledLoss, TokenLosses
+from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
 
 GENERATED = ("gen_", "heldout_")
@@ -23,8 +26,11 @@ class StageTrainer(SFTTrainer):
     # compute_loss divides by the labelled tokens of the whole batch, whatever forward the model has.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, generation: Generation | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, order: TrainingOrder, generation: Generation | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
+        self.order = order
         self.generation = generation
         self.model_accepts_loss_kwargs = True
         self.labelled_loss = LabelledLoss(self.model)
@@ -70,6 +76,10 @@ class StageTrainer(SFTTrainer):
         self._total_train_tokens += int(tokens)
         metrics = {"mean_token_accuracy": correct / labelled} if labelled else {}
         return {**metrics, "num_tokens": self._total_train_tokens} if tokens else metrics
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """The planned order; accelerate only shares it out among the processes."""
+        return OrderSampler(self.order)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.

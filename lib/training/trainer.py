@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trl import SFTTrainer
 
     from lib.data.encoded import EncodedRow
+    from lib.data.order import TrainingOrder
     from lib.data.prepare import PreparedData
     from lib.training.processes import Processes
     from lib.training.stage_trainer import Generation
@@ -64,7 +65,7 @@ def fit(
     `validation` are the rows of eval_loss; `generation` is called at every evaluation.
     """
     trainer = build_trainer(
-        model, tokenizer, data.train, validation, settings, processes, callbacks, generation
+        model, tokenizer, data.train, data.order, validation, settings, processes, callbacks, generation
     )
     started = time.monotonic()
     output = trainer.train()
@@ -88,13 +89,15 @@ def build_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[EncodedRow],
+    order: TrainingOrder,
     validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
 ) -> SFTTrainer:
-    """The trainer on rows that are tokenised and masked already; TRL prepares nothing."""
+    """The trainer on rows that are tokenised and masked already, gone through in this order; TRL prepares
+    nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     from lib.training.progress import ProgressCallback
@@ -107,6 +110,7 @@ def build_trainer(
         args=processes.arguments,
         train_dataset=as_dataset(rows),
         eval_dataset=as_dataset(validation) if validation else None,
+        order=order,
         generation=generation,
         processing_class=tokenizer,
         callbacks=[ProgressCallback(), *callbacks, *stopping],

@@ -9,19 +9,20 @@ from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
+from lib.lineage.stage_batch import with_batch
 from lib.training.launch import World
 
 
 def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **keywords: Any) -> StagePlan:
-    stage = curriculum.surveyed(number, chosen=chosen or (number,))
-    planned = plan_rows(stage.settings, ChatFormat.load(curriculum.base))
     options = {"world": World(1, 0), "runs_before": (), "forced": False} | keywords
+    stage = with_batch(curriculum.surveyed(number, chosen=chosen or (number,)), options["world"])
+    planned = plan_rows(stage.settings, ChatFormat.load(curriculum.base))
     return make_plan(stage, planned, **options)
 
 
 def text_of(plan: StagePlan) -> str:
     out = io.StringIO()
-    print_plan(plan, Console(file=out, width=160, highlight=False))
+    print_plan(plan, Console(file=out, width=200, highlight=False))
     return out.getvalue()
 
 
@@ -123,9 +124,24 @@ def test_values_that_look_like_markup_are_shown_as_they_are(markup: str, curricu
 def test_without_base_and_data_the_plan_says_so(curriculum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(curriculum.root / "cache"))
     curriculum.stage(1, SFT_BASE_MODEL="owner/model", SFT_DATASET_ID="owner/set")
-    stage = curriculum.surveyed(1)
+    stage = with_batch(curriculum.surveyed(1), World(1, 0))
     plan = make_plan(stage, plan_rows(stage.settings, None), World(1, 0), runs_before=(), forced=False)
     assert (plan.steps, plan.estimates, plan.absent) == (None, {}, ("owner/set",))
     text = text_of(plan)
     assert "owner/set is not on this machine" in text
     assert "the run downloads it" in text
+
+
+def test_the_plan_shows_the_batch_and_why(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_PER_DEVICE_TRAIN_BS="auto", SFT_GLOBAL_BATCH_SIZE=8, SFT_MAX_SEQ_LEN=64)
+    plan = plan_of(curriculum, 1, world=World(2, 0))
+    assert (plan.batch["rows"], plan.batch["passes"], plan.batch["global_batch"]) == (4, 1, 8)
+    assert plan.values["SFT_PER_DEVICE_TRAIN_BS"] == "4"
+    line = "  batch 4 rows x 1 pass x 2 processes = 8 rows a step; gradient checkpointing off; about "
+    assert plan.batch["line"].startswith(line)
+    assert plan.batch["line"] in text_of(plan)
+    # The estimate under costs is for the longest row that there is, the choice for the longest allowed.
+    assert (
+        f"4 rows of {plan.ledger['encoded']['longest']} tokens: weights"
+        in plan.estimates["memory"].arithmetic
+    )

@@ -28,6 +28,11 @@ Refused = Callable[..., tuple[Problem, ...]]
             "SFT_GRAD_ACCUM",
             "--set SFT_GRAD_ACCUM=",
         ),
+        (
+            "SFT_MIX_WEIGHTS=cap\nSFT_DATASET_MIX_TOTAL_SIZE=9\n",
+            "SFT_DATASET_MIX_TOTAL_SIZE",
+            "SFT_MIX_WEIGHTS=share",
+        ),
     ],
 )
 def test_contradictions_are_refused(refused: Refused, lines: str, key: str, remedy: str) -> None:
@@ -85,6 +90,8 @@ def test_a_wrong_value_does_not_also_count_as_a_contradiction(refused: Refused) 
             "SFT_WARMUP_RATIO has no effect with SFT_LR_SCHEDULER=constant",
         ),
         ("SFT_VAL_RATIO=0\n", "No evaluation by generation"),
+        ("SFT_ORDER_PACING=root\n", "SFT_ORDER_PACING has no effect with SFT_ORDER=shuffled"),
+        ("SFT_MIX_WEIGHTS=cap\n", "SFT_MIX_WEIGHTS has no effect with data sets without weights"),
         (
             'SFT_DATASET_MIX=\'[{"id": "a"}, {"id": "a", "weight": 2}]\'\n',
             "[WARNING] Data set a (split train) is named 2 times in the mix",
