@@ -22,9 +22,11 @@ from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage, stage_files
 from lib.lineage.contract import keep_contract
-from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one, with_base
+from lib.lineage.curriculum import SurveyedStage, choose_stages, survey_one, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
+from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 
@@ -59,9 +61,11 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         else:
             preconditions(stage)  # before torch is loaded: what is wrong is said within a second
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
+            stage = with_batch(stage, world)
             warnings = preconditions(stage)
-            if world.zero2 and not is_worker():
-                code = run_workers(world, worker_command(options, number))
+            if world.distributed and not is_worker():
+                sharded = world.shards(stage.settings.training)
+                code = run_workers(world, worker_command(options, number), sharded=sharded)
                 if code:
                     return code
             else:
@@ -105,7 +109,8 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
     notices = [*warnings, *changes, *remarks, *machine_remarks(settings, world)]
-    processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *notices, *data.notices)
+    processes.say(stage.headline, world.line(settings.training), stage.batch_line, compute.line())
+    processes.say(*settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir,

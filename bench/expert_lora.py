@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -30,6 +29,7 @@ from transformers import Qwen3MoeConfig
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
+from bench.timing import load, seconds_of
 from lib.model.expert_lora.plug_in import IMPLEMENTATION, SplitForward, split_experts_forward
 
 PEERS = ("frozen base", "peft", "ours")
@@ -80,15 +80,15 @@ def main() -> None:
 class Bench:
     """The block of a case and the three ways to compute it."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, device: str = "cpu") -> None:
         ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, split_experts_forward)
-        self.case = case
+        self.case, self.device = case, torch.device(device)
         self.dtype = getattr(torch, case.dtype)
         torch.manual_seed(0)
-        self.wrapped = wrapped_experts(case, self.dtype)
+        self.wrapped = wrapped_experts(case, self.dtype, self.device)
         self.experts = self.wrapped.get_base_layer()
-        self.hidden = torch.randn(case.tokens, case.hidden).to(self.dtype)
-        self.gradient = torch.randn(case.tokens, case.hidden).to(self.dtype)
+        self.hidden = torch.randn(case.tokens, case.hidden).to(self.device, self.dtype)
+        self.gradient = torch.randn(case.tokens, case.hidden).to(self.device, self.dtype)
         self.split = SplitForward(self.wrapped)
 
     def runs(self) -> dict[str, Callable[..., torch.Tensor]]:
@@ -98,12 +98,10 @@ class Bench:
         """Seconds of one forward and backward."""
         self.experts.config._experts_implementation = IMPLEMENTATION if peer == "ours" else "grouped_mm"
         hidden = self.hidden.clone().requires_grad_()
-        weights = routing[1].to(self.dtype).requires_grad_()
+        chosen, weights = routing[0].to(self.device), routing[1].to(self.device, self.dtype).requires_grad_()
         self.wrapped.zero_grad()
         run = self.runs()[peer]
-        started = time.perf_counter()
-        run(hidden, routing[0], weights).backward(self.gradient)
-        return time.perf_counter() - started
+        return seconds_of(lambda: run(hidden, chosen, weights).backward(self.gradient), self.device)
 
     def measure(self, rounds: int, *, skewed: bool, fresh: bool) -> dict[str, list[float]]:
         """Seconds of every round; who begins changes from round to round."""
@@ -117,14 +115,14 @@ class Bench:
         return seconds
 
 
-def wrapped_experts(case: Case, dtype: torch.dtype) -> Any:
+def wrapped_experts(case: Case, dtype: torch.dtype, device: torch.device) -> Any:
     """Frozen random experts under PEFT's wrappers; factors in fp32, as in training, and none of them zero."""
     config = Qwen3MoeConfig(
         hidden_size=case.hidden, moe_intermediate_size=case.intermediate, num_experts=case.experts
     )
     with torch.device("meta"):
         block: Any = Qwen3MoeExperts(config)
-    block = block.to(dtype).to_empty(device="cpu").requires_grad_(False)
+    block = block.to(dtype).to_empty(device=device).requires_grad_(False)
     for parameter in block.parameters():
         parameter.data.normal_(std=0.02)
     for name in ("gate_up_proj", "down_proj"):
@@ -132,7 +130,7 @@ def wrapped_experts(case: Case, dtype: torch.dtype) -> Any:
         block = ParamWrapper(block, "default", name, lora, r=case.rank, lora_alpha=2 * case.rank)
     for name, parameter in block.named_parameters():
         if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape) * 0.02
+            parameter.data = torch.randn(parameter.shape).to(device) * 0.02
     return block
 
 
@@ -205,7 +203,7 @@ def report(results: dict[str, Any], memory: dict[str, int], options: argparse.Na
         "rounds": options.rounds,
         "threads": torch.get_num_threads(),
         "fresh_routing": options.fresh,
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(line))
 

@@ -1,18 +1,16 @@
 """Whole optimizer steps of a small Qwen3-MoE: ours against TRL's SFTTrainer with PEFT.
 
     python -m bench.step --data ROWS.parquet --tokenizer FOLDER
-    python -m bench.step --layers 2 --experts 16 --blocks 3 --steps 1
 
-Random weights; data and tokenizer from the options, from BENCH_DATA and BENCH_TOKENIZER, or else the embedded
-ones. Ours is the path of train.py (prepare_rows, attach_lora, build_trainer). The peer is set up as TRL and
-PEFT document it: SFTTrainer with its chunked loss, LoraConfig with `target_parameters` for the experts at the
-same rank, grouped products, no dropout (PEFT refuses it on parameters). Its packing and padding-free batches
-are documented for flash attention only, which a CPU has not. Both see the same batches under the same labels,
-arguments and first adapter.
+Random weights; data and tokenizer of the options, else BENCH_DATA and BENCH_TOKENIZER, else embedded. Ours is
+the path of train.py. The peer is set up as TRL and PEFT document it: SFTTrainer with its chunked loss,
+LoraConfig with `target_parameters` for the experts at the same rank, grouped products, no dropout (PEFT refuses
+it on parameters). Its packing and padding-free batches are documented for flash attention, which a CPU has not.
+Both see the same batches under the same labels, arguments and first adapter.
 
 Each runs in a process of its own and is let through a block of steps in turn; the first block is to warm up.
-The last line is JSON; `ratio` is TRL's time for a block over ours: ours over TRL in tokens per second.
-Fails when loss curves or final adapters differ by more than rounding explains.
+The last line is JSON; `ratio` is TRL's time for a block over ours. Fails when loss curves or final adapters
+differ by more than rounding explains.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
 from lib.lineage.finished import finished_record
 from lib.lineage.gate import earlier_stages
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.stage_batch import with_batch
 from lib.settings import list_stages
 from lib.training.launch import World, is_worker, prepare_environment, run_workers
 
@@ -24,7 +25,7 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
     """Evaluate the chosen stages in turn. Raises InputError for one that is not complete."""
     prepare_environment(world)
     for number in chosen:
-        if world.zero2 and not is_worker():
+        if world.distributed and not is_worker():
             code = run_workers(world, worker_command(options, number))
             if code:
                 return code
@@ -33,7 +34,7 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
         else:
             stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
             stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
-            evaluate_finished(stage, world)
+            evaluate_finished(with_batch(stage, world), world)
     return 0
 
 
@@ -57,7 +58,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     mixture = load_mixture(settings, chat, earlier=replayed_stages(stage))
     own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
     processes = Processes(settings, world, compute.dtype, evaluates=False)
-    processes.say(stage.headline, world.line(), compute.line(), *notices)
+    processes.say(stage.headline, world.line(settings.training), compute.line(), *notices)
     with processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir,
@@ -90,12 +91,13 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
 
     quiet_libraries()
     stages = survey(stages_dir, list_stages(stages_dir), thorough=True)
-    under_all = with_base(stages[0], stages_dir, chosen=(), overrides=())
+    under_all = with_batch(with_base(stages[0], stages_dir, chosen=(), overrides=()), world)
     first = under_all.settings
     compute = choose_compute(first.model)
     tokenizer = load_tokenizer(first.model)
     processes = Processes(first, world, compute.dtype, evaluates=False)
-    processes.say(f"\nstage 0  the untouched base {first.model.base_model}", world.line(), compute.line())
+    headline = f"\nstage 0  the untouched base {first.model.base_model}"
+    processes.say(headline, world.line(first.training), compute.line())
     base = obtain_base(first.model, [], first.merged_base_dir, key="")
     model = load_base(base, compute, on_gpu=world.gpus > 0)
     scored = []

@@ -18,6 +18,7 @@ from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.stage_batch import with_batch
 from lib.model.base_files import base_folder
 from lib.settings import InputError, Problems, StageSettings, list_stages
 from lib.training.launch import World
@@ -67,6 +68,7 @@ def _show_plan(
     known: Mapping[int, StageSettings],
 ) -> StagePlan:
     """`known` are the settings of all stages up to this one, by number."""
+    stage = with_batch(stage, world)
     settings = stage.settings
     folder = base_folder(settings.model)
     chat = ChatFormat.load(folder, settings.data.chat_template) if folder else None

@@ -20,6 +20,8 @@ class TokenCount:
     """Draws that are trained on."""
     tokens: int = 0
     """Tokens of these, after truncation."""
+    longest: int = 0
+    """Tokens of the longest of these that was encoded."""
     supervised: int = 0
     """Tokens of these that carry loss."""
     truncated: int = 0
@@ -196,6 +198,7 @@ class _Tally:
         self.draws = 0
         self.known = 0
         self.sums: Counter[str] = Counter()
+        self.longest = 0
 
     def add(self, row: EncodedRow | None) -> None:
         self.draws += 1
@@ -205,6 +208,7 @@ class _Tally:
         if row.status in DROPPED:
             self.sums[row.status] += 1
         else:
+            self.longest = max(self.longest, len(row.input_ids))
             self.sums.update(
                 rows=1,
                 tokens=len(row.input_ids),
@@ -217,4 +221,5 @@ class _Tally:
         if self.draws and not self.known:
             return None
         scale = self.draws / max(self.known, 1)
-        return TokenCount(**{name: round(value * scale) for name, value in self.sums.items()})
+        scaled = {name: round(value * scale) for name, value in self.sums.items()}
+        return TokenCount(**scaled, longest=self.longest)

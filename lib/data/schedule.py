@@ -29,7 +29,7 @@ class Schedule:
     def of(cls, order: TrainingOrder, training: TrainingSettings, processes: int) -> "Schedule":
         return cls(
             order,
-            training.per_device_train_bs,
+            training.micro_batch,
             training.grad_accum,
             processes,
             training.epochs,

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = frozenset(
         "SFT_LOGGING_STEPS",
         "SFT_SAVE_TOTAL_LIMIT",
         "SFT_PER_DEVICE_EVAL_BS",
+        "SFT_ZERO_STAGE",
         "SFT_STRICT",
         "SFT_OUT_LORA_DIR",
         "SFT_GEN_EVAL_BATCH_SIZE",

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from lib.data.order import TrainingOrder
 from lib.data.schedule import Schedule
 from lib.training.durations import readable_duration
+from lib.training.memory import TrainingShape, estimate_memory
+from lib.training.sizes import readable_bytes
 
-# Activation floats kept per token and layer without checkpointing, in units of the hidden size:
-# attention inputs and outputs, norms, residuals, and the MLP's inner rows (2-4 hidden sizes wide).
-ACTIVATION_UNITS = 34
 # Sustained matrix throughput assumed where nothing was measured yet, FLOP/s.
 CPU_FLOPS_PER_CORE = 8e9
 GPU_FLOPS = 150e12
-# AdamW on adapters held in fp32: weight, gradient and two moments.
-BYTES_PER_TRAINABLE = 16
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,6 @@ class Workload:
     processes: int
     epochs: float
     max_steps: int
-    sequence: int
 
 
 @dataclass(frozen=True)
@@ -59,38 +55,12 @@ def _schedule(load: Workload) -> Schedule:
     return Schedule(order, load.batch, load.accumulation, load.processes, load.epochs, load.max_steps)
 
 
-def memory(
-    parameters: int,
-    trainable: int,
-    *,
-    weight_bytes: int,
-    hidden: int,
-    layers: int,
-    vocabulary: int,
-    load: Workload,
-    checkpointing: bool,
-    stacked: int = 0,
-) -> Estimate:
-    """Peak bytes of one process: weights, adapter with optimizer (sharded), activations, logits. `stacked`
-    are the frozen parameters that earlier stages have beside the weights; the trained ones are copied in
-    between them for the products."""
-    weights = parameters * weight_bytes
-    frozen = (stacked + trainable) * weight_bytes if stacked else 0
-    optimizer = trainable * 4 + trainable * (BYTES_PER_TRAINABLE - 4) // load.processes
-    mean_length = min(load.sequence, round(load.tokens / max(load.rows, 1) * 1.3))
-    units = 2 if checkpointing else ACTIVATION_UNITS
-    activations = load.batch * mean_length * hidden * layers * units * weight_bytes
-    logits = load.batch * min(mean_length, 1024) * vocabulary * 4
-    total = weights + frozen + optimizer + activations + logits
-    return Estimate(
-        total,
-        readable_bytes(total),
-        f"weights {readable_bytes(weights)} "
-        + (f"+ factors of earlier stages {readable_bytes(frozen)} " if frozen else "")
-        + f"+ adapter and optimizer {readable_bytes(optimizer)} "
-        f"+ activations {readable_bytes(activations)} + logits {readable_bytes(logits)}; "
-        "libraries (about 1 GB) come on top",
-    )
+def memory(shape: TrainingShape) -> Estimate:
+    """Peak bytes of one process while it trains."""
+    needed = estimate_memory(shape)
+    recomputed = " and recomputed layers" if shape.checkpointing else ""
+    rows = f"{shape.rows} row{'s' * (shape.rows != 1)} of {shape.length:,} tokens{recomputed}"
+    return Estimate(needed.total, readable_bytes(needed.total), f"{rows}: {needed.arithmetic}")
 
 
 def seconds(
@@ -133,12 +103,3 @@ def disk(base: int, trainable: int, *, checkpoints: int, free: int) -> Estimate:
         f"merged base {readable_bytes(base)} + adapter and {checkpoints} checkpoints "
         f"{readable_bytes(saved)}; {readable_bytes(free)} free{enough}",
     )
-
-
-def readable_bytes(count: float) -> str:
-    """`1536` -> `1.5 kB`, decimal units."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")

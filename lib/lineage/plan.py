@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -13,16 +12,18 @@ from lib.data.chat import ChatFormat
 from lib.data.ledger import MixLedger
 from lib.data.prepare import PlannedData
 from lib.lineage.contract import check_contract
-from lib.lineage.curriculum import SurveyedStage, obstacles
+from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
+from lib.lineage.obstacles import obstacles
 from lib.lineage.record import read_record
-from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.quantization import few_quantized, quantizable_share
-from lib.model.weight_files import read_header, weight_shards
+from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
+from lib.training.batch import training_shape
 from lib.training.launch import World
+from lib.training.memory import TrainingShape
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class StagePlan:
     base: dict[str, Any]
     parents: tuple[dict[str, Any], ...]
     world: str
+    batch: dict[str, Any]
     ledger: dict[str, Any] | None
     absent: tuple[str, ...]
     steps: int | None
@@ -64,6 +66,7 @@ def make_plan(
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
     None where the tokenizer is not on this machine."""
+    assert stage.batch, "the batch is planned first: `with_batch`"
     settings, ledger = stage.settings, planned.ledger
     folder = base_folder(settings.model)
     architecture = read_architecture(folder) if folder else None
@@ -81,12 +84,15 @@ def make_plan(
         origins=dict(settings.origins),
         base=_base(settings, folder, architecture),
         parents=_parents(stage, runs_before),
-        world=world.line().strip(),
+        world=world.line(settings.training).strip(),
+        batch={"line": stage.batch_line, **stage.batch.to_json()},
         ledger=ledger.to_json() if ledger else None,
         absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
-        estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
+        estimates=_estimates(stage, architecture, load, ledger, world)
+        if architecture and load and ledger
+        else {},
         notices=(
             *settings.notices,
             *stage.status.remarks,
@@ -104,12 +110,11 @@ def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Work
     return Workload(
         rows=encoded.rows if encoded else ledger.upsampled,
         tokens=encoded.tokens if encoded else 0,
-        batch=training.per_device_train_bs,
+        batch=training.micro_batch,
         accumulation=training.grad_accum,
         processes=processes,
         epochs=training.epochs,
         max_steps=training.max_steps,
-        sequence=settings.data.max_seq_len,
     )
 
 
@@ -162,26 +167,14 @@ def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[s
 
 
 def _estimates(
-    stage: SurveyedStage, architecture: Architecture, load: Workload, *, gpus: int
+    stage: SurveyedStage, architecture: Architecture, load: Workload, ledger: MixLedger, world: World
 ) -> dict[str, Estimate]:
     settings = stage.settings
     trainable = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
-    fp32 = settings.model.dtype == "fp32" or (settings.model.dtype == "auto" and not gpus)
-    weight_bytes = 4 if fp32 else 2
     steps = planned_steps(load)
     checkpoints = min(settings.training.save_total_limit, max(steps // settings.training.save_steps, 1))
     return {
-        "memory": memory(
-            architecture.parameters,
-            trainable,
-            weight_bytes=weight_bytes,
-            hidden=architecture.hidden,
-            layers=architecture.layers,
-            vocabulary=architecture.vocabulary,
-            load=load,
-            checkpointing={"auto": gpus > 0, "1": True, "0": False}[settings.model.gradient_checkpointing],
-            stacked=_stacked_parameters(stage, trainable),
-        ),
+        "memory": memory(_largest_pass(stage, architecture, ledger, world)),
         "disk": disk(
             _merged_bytes(stage, architecture),
             trainable,
@@ -193,10 +186,26 @@ def _estimates(
             trained_tokens(load),
             measured_tokens_per_second=_measured_speed(stage),
             cores=os.cpu_count() or 1,
-            gpus=gpus,
+            gpus=world.gpus,
             processes=load.processes,
         ),
     }
+
+
+def _largest_pass(
+    stage: SurveyedStage, architecture: Architecture, ledger: MixLedger, world: World
+) -> TrainingShape:
+    """A pass of rows as long as the longest, where all were counted; else as long as they may be."""
+    settings, counted = stage.settings, ledger.encoded
+    known = counted is not None and not ledger.estimated and not settings.data.packing
+    return training_shape(
+        settings,
+        architecture,
+        world,
+        rows=settings.training.micro_batch,
+        length=counted.longest if counted and known else settings.data.max_seq_len,
+        checkpointing=settings.model.gradient_checkpointing == "1",
+    )
 
 
 def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
@@ -208,22 +217,6 @@ def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
         return sum(shard.stat().st_size for shard in weight_shards(folder)) if folder else 0
     except InputError:
         return architecture.parameters * architecture.bytes_per_weight
-
-
-def _stacked_parameters(stage: SurveyedStage, assumed: int) -> int:
-    """Of the earlier stages' adapters, where they stay beside the weights; `assumed` for one that is not
-    there yet, or cannot be read."""
-    if stage.settings.model.merge_mode != "stack":
-        return 0
-    counts = [_parameters(parent.folder / ADAPTER_WEIGHTS, assumed) for parent in stage.chain.parents]
-    return sum(counts) + assumed * len(stage.chain.missing)
-
-
-def _parameters(weights: Path, assumed: int) -> int:
-    try:
-        return sum(math.prod(tensor.shape) for tensor in read_header(weights).values())
-    except (OSError, ValueError):
-        return assumed
 
 
 def _existing(folder: Path) -> Path:

@@ -155,6 +155,9 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
 def _print_costs(plan: StagePlan, console: Console) -> None:
     if plan.steps is not None:
         console.print(f"[bold]costs[/]\n  steps    {plan.steps:,}  ({plan.tokens:,} tokens)")
+    console.print(
+        Text(plan.batch["line"], style="yellow" if "[WARNING]" in plan.batch["line"] else ""), soft_wrap=True
+    )
     for name, estimate in plan.estimates.items():
         console.print(
             f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]", soft_wrap=True

@@ -94,6 +94,22 @@ def _training_contradictions(settings: StageSettings) -> Iterator[Contradiction]
             f"0 with SFT_LR_SCHEDULER={training.lr_scheduler}, which has no lower end",
             "Set SFT_LR_SCHEDULER=cosine_with_min_lr, or delete SFT_MIN_LR_RATIO.",
         )
+    if (
+        training.per_device_train_bs == "auto"
+        and training.global_batch
+        and _given(settings, "SFT_GRAD_ACCUM")
+    ):
+        yield Contradiction(
+            ("SFT_GRAD_ACCUM", "SFT_GLOBAL_BATCH_SIZE", "SFT_PER_DEVICE_TRAIN_BS"),
+            "not to be set: with SFT_PER_DEVICE_TRAIN_BS=auto it follows from SFT_GLOBAL_BATCH_SIZE",
+            "Delete SFT_GRAD_ACCUM (--set SFT_GRAD_ACCUM= takes it back), or SFT_GLOBAL_BATCH_SIZE.",
+        )
+    if training.zero_stage == "0" and training.deepspeed_config is not None:
+        yield Contradiction(
+            ("SFT_ZERO_STAGE", "SFT_DEEPSPEED_CONFIG"),
+            "2 with SFT_DEEPSPEED_CONFIG: without DeepSpeed its configuration would do nothing",
+            "Delete SFT_ZERO_STAGE, or SFT_DEEPSPEED_CONFIG.",
+        )
     if training.early_stopping_patience == 0:
         return
     if settings.data.val_ratio == 0 and not settings.evaluation.dataset_id:

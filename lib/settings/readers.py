@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from lib.settings.metrics import METRICS
 from lib.settings.suggestions import did_you_mean
@@ -114,6 +114,22 @@ def choice(*names: Name) -> Reader[Name]:
         return words[text]
 
     return Reader(allowed, parse)
+
+
+def or_auto(reader: Reader[T]) -> Reader[T | Literal["auto"]]:
+    """The word auto, or what the reader takes."""
+
+    def parse(given: str) -> T | Literal["auto"]:
+        if given == "auto":
+            return "auto"
+        try:
+            return reader.parse(given)
+        except RefusedError as error:
+            raise RefusedError(
+                *(fault._replace(expected=f"auto or {fault.expected}") for fault in error.faults)
+            ) from None
+
+    return Reader(f"auto or {reader.allowed}", parse)
 
 
 def for_now(reader: Reader[T], only: T, text: str) -> Reader[T]:

@@ -53,7 +53,7 @@ def _optimisation(training: TrainingSettings) -> dict[str, Any]:
     return {
         "num_train_epochs": training.epochs,
         "max_steps": training.max_steps,
-        "per_device_train_batch_size": training.per_device_train_bs,
+        "per_device_train_batch_size": training.micro_batch,
         "per_device_eval_batch_size": training.per_device_eval_bs,
         "gradient_accumulation_steps": training.grad_accum,
         "learning_rate": training.lr,
@@ -92,7 +92,7 @@ def _machine(settings: StageSettings, world: World, dtype: torch.dtype) -> dict[
     import torch
 
     on_gpu = world.gpus > 0
-    checkpointing = {"auto": on_gpu, "1": True, "0": False}[settings.model.gradient_checkpointing]
+    checkpointing = settings.model.gradient_checkpointing == "1"
     return {
         "bf16": dtype == torch.bfloat16,
         "use_cpu": not on_gpu,
@@ -100,7 +100,10 @@ def _machine(settings: StageSettings, world: World, dtype: torch.dtype) -> dict[
         "gradient_checkpointing": checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
         "deepspeed": deepspeed_config(settings.training, processes=world.processes, gpus=world.gpus)
-        if world.zero2
+        if world.shards(settings.training)
         else None,
+        # Every factor gets a gradient in every pass, that of an expert without tokens is 0: there is nothing
+        # to look for, and looking takes time.
+        "ddp_find_unused_parameters": False,
         "ddp_timeout": 7200,
     }

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import logging
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lib.settings import InputError
+from lib.settings import InputError, TrainingSettings
+from lib.training.devices import count_gpus
 from lib.training.extension_lock import release_orphaned_locks
 
 # Numbers of malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
@@ -28,14 +27,20 @@ class World:
     gpus: int
 
     @property
-    def zero2(self) -> bool:
-        """ZeRO-2 wherever there is more than one process or a GPU; one CPU process has nothing to shard."""
+    def distributed(self) -> bool:
+        """More than one process or a GPU: there is a launcher, and something to shard over. One CPU process
+        runs without either."""
         return self.processes > 1 or self.gpus > 0
 
-    def line(self) -> str:
+    def shards(self, training: TrainingSettings) -> bool:
+        """Whether DeepSpeed runs the stage; else it is plain data parallel, or one process alone."""
+        return self.distributed and (training.zero_stage == "2" or training.deepspeed_config is not None)
+
+    def line(self, training: TrainingSettings) -> str:
         device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "CPU"
+        alone = "plain data parallel" if self.processes > 1 else "no sharding needed"
         return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}, " + (
-            "DeepSpeed ZeRO-2" if self.zero2 else "no sharding needed"
+            "DeepSpeed ZeRO-2" if self.shards(training) else alone
         )
 
 
@@ -56,21 +61,6 @@ def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> Wo
             remedy="lower --nproc, or leave it out",
         )
     return World(nproc or max(gpus, 1), gpus)
-
-
-def count_gpus(environ: Mapping[str, str] = os.environ) -> int:
-    """Visible NVIDIA GPUs, asked of the driver's own tool so that planning needs no torch."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return 0
-    listing = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False).stdout
-    present = sum(line.startswith("GPU ") for line in listing.splitlines())
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return present
-    # CUDA stops reading at the first entry that is no device.
-    named = itertools.takewhile(lambda device: device.strip() not in {"", "-1"}, visible.split(","))
-    return min(present, len(list(named)))
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
@@ -107,7 +97,7 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-def run_workers(world: World, command: Sequence[str]) -> int:
+def run_workers(world: World, command: Sequence[str], *, sharded: bool = True) -> int:
     """Run `command` (a script and its arguments) once per process under torch's elastic launcher.
 
     Returns the exit code of the first rank that failed, 0 when all succeeded. No restarts: a
@@ -117,9 +107,10 @@ def run_workers(world: World, command: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    _require_compiler(world)
-    for notice in release_orphaned_locks():
-        print(notice, file=sys.stderr, flush=True)
+    if sharded:
+        _require_compiler(world)
+        for notice in release_orphaned_locks():
+            print(notice, file=sys.stderr, flush=True)
     # More threads than cores make every small product wait for a barrier.
     threads = max(1, (os.cpu_count() or 1) // world.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -150,5 +141,5 @@ def _require_compiler(world: World) -> None:
             key="--nproc",
             value=str(world.processes),
             expected="a C++ compiler: DeepSpeed builds its CPU communication operator at first use",
-            remedy="install g++ (Debian: apt-get install g++), or run with --nproc 1",
+            remedy="install g++ (Debian: apt-get install g++), set SFT_ZERO_STAGE=0, or run with --nproc 1",
         )

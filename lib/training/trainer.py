@@ -37,6 +37,7 @@ class FitResult:
     """The step whose weights `model` holds now."""
     best_metric: float | None
     peak_memory_bytes: int
+    """Of the process that took most."""
     history: list[dict[str, float]] = field(repr=False)
 
     @property
@@ -79,7 +80,7 @@ def fit(
         best_step=state.best_global_step,
         kept_step=_kept_step(trainer),
         best_metric=state.best_metric,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=max(processes.gather([peak_memory_bytes()])),
         history=state.log_history,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.settings import Problems, TrainingSettings
+from lib.training.memory import GRADIENT_BUCKET
 
 
 def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -> dict[str, Any]:
@@ -23,6 +24,9 @@ def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -
         "zero_optimization": {
             "stage": 2,
             "contiguous_gradients": True,
+            # A buffer of this many gradients is allocated at every pass (two to overlap); DeepSpeed's own
+            # default takes 2 GB of a GPU, more than most adapters.
+            "reduce_bucket_size": GRADIENT_BUCKET,
             # Overlapping needs a second CUDA stream; on the CPU it only adds copies.
             "overlap_comm": gpus > 0,
         },
@@ -34,9 +38,9 @@ def check_user_config(path: Path, training: TrainingSettings, processes: int) ->
     """SFT_DEEPSPEED_CONFIG as a dict. Raises InputError naming every number that contradicts the stage."""
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     right = {
-        "train_micro_batch_size_per_gpu": training.per_device_train_bs,
+        "train_micro_batch_size_per_gpu": training.micro_batch,
         "gradient_accumulation_steps": training.grad_accum,
-        "train_batch_size": training.per_device_train_bs * training.grad_accum * processes,
+        "train_batch_size": training.micro_batch * training.grad_accum * processes,
         "gradient_clipping": training.max_grad_norm,
     }
     problems = Problems()

@@ -15,7 +15,13 @@ from tiny_curriculum import rows as conversations
 
 STEPS = 6
 # (rows per device and step, accumulated steps, processes): four rows for every update each time.
-CUTS = {"4x1": (4, 1, 1), "1x4": (1, 4, 1), "2 ranks x2": (2, 1, 2), "2 ranks x1 x2": (1, 2, 2)}
+CUTS = {
+    "4x1": (4, 1, 1),
+    "1x4": (1, 4, 1),
+    "2 ranks x2": (2, 1, 2),
+    "2 ranks x1 x2": (1, 2, 2),
+    "2 plain ranks x2": (2, 1, 2),
+}
 # Entries of an answer, and so labelled tokens: ten times as many in one row as in the next.
 UNEVEN = (10, 1, 2, 1, 7)
 # The cuts add the same fp32 numbers in another order, which differs by a few units of 2^-24 in a loss of
@@ -68,6 +74,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory, new_curriculum: MakeCurriculu
 
 
 @pytest.fixture(scope="module")
+def cut_by_itself(runs: dict[str, Curriculum], tmp_path_factory: pytest.TempPathFactory) -> Curriculum:
+    """The batch of 4x1 by SFT_GLOBAL_BATCH_SIZE=4 and SFT_PER_DEVICE_TRAIN_BS=auto; plan and run said so."""
+    curriculum = runs["4x1"].copy_to(tmp_path_factory.mktemp("auto") / "curriculum")
+    curriculum.unset(1, "SFT_GRAD_ACCUM")
+    curriculum.set(1, SFT_PER_DEVICE_TRAIN_BS="auto", SFT_GLOBAL_BATCH_SIZE=4)
+    (plan,) = curriculum.plans(1)
+    said = curriculum.train(1)
+    assert plan["batch"]["line"] in said.splitlines()
+    assert (plan["batch"]["rows"], plan["batch"]["passes"]) == (4, 1)
+    return curriculum
+
+
+@pytest.fixture(scope="module")
 def sharded(runs: dict[str, Curriculum]) -> Curriculum:
     """Stage 1 on two processes; the first such run on a machine compiles for a minute or more."""
     said = runs["2 ranks x2"].train(1, "--nproc", 2)
@@ -90,6 +109,23 @@ def test_another_seed_gives_another_adapter(trained: Curriculum, runs: dict[str,
 
 def test_four_rows_at_once_are_one_row_four_times(runs: dict[str, Curriculum]) -> None:
     assert_equivalent(runs["4x1"], runs["1x4"])
+
+
+def test_auto_is_the_number_that_it_becomes(runs: dict[str, Curriculum], cut_by_itself: Curriculum) -> None:
+    assert adapter(cut_by_itself).read_bytes() == adapter(runs["4x1"]).read_bytes()
+    record = cut_by_itself.record(1)
+    assert record["settings"]["SFT_PER_DEVICE_TRAIN_BS"] == "4"
+    assert record["settings"]["SFT_GRADIENT_CHECKPOINTING"] == "0"
+    # What was written is what the stage is known by: another machine may come to another number.
+    assert record["identity"]["SFT_PER_DEVICE_TRAIN_BS"] == "auto"
+    assert "up to date" in cut_by_itself.train(1)
+
+
+def test_two_plain_processes_train_as_one(runs: dict[str, Curriculum]) -> None:
+    plain = runs["2 plain ranks x2"]
+    said = plain.train(1, "--nproc", 2, "--set", "SFT_ZERO_STAGE=0")
+    assert "2 processes on CPU, plain data parallel" in said
+    assert_equivalent(runs["4x1"], plain)
 
 
 @needs_compiler

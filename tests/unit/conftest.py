@@ -19,9 +19,11 @@ from lib.lineage.completion import finish_stage, keep_evaluation, make_record
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.stage_batch import with_batch
 from lib.model.adapter import Census
 from lib.model.base import StageBase
 from lib.settings import list_stages
+from lib.training.launch import World
 from lib.training.trainer import FitResult
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -210,7 +212,7 @@ class Curriculum:
 
     def train(self, number: int, adapter: bytes = b"weights", **keywords: Any) -> StageRecord:
         """Leave behind what a completed run of the stage leaves."""
-        stage = self.surveyed(number, **keywords)
+        stage = with_batch(self.surveyed(number, **keywords), World(1, 0))
         folder = self.folder(number)
         scored = self.scored(number)
         record = self.record(stage, adapter, evaluation=scored)

@@ -55,7 +55,8 @@ class ModelSettings:
         "SFT_GRADIENT_CHECKPOINTING",
         "auto",
         choice("auto", "0", "1"),
-        meaning="Recompute activations in the backward pass to save memory; auto: with a GPU",
+        meaning="Recompute activations in the backward pass to save memory; auto: where a pass would not fit "
+        "without, by the memory estimate",
     )
     merge_mode: Literal["merge", "stack"] = key(
         "SFT_MERGE_MODE",

@@ -6,8 +6,9 @@ from typing import Literal
 
 from lib.settings.json_values import object_file
 from lib.settings.keys import key
-from lib.settings.readers import choice, integer, metric_name, number, optional
+from lib.settings.readers import choice, integer, metric_name, number, optional, or_auto
 
+DEFAULT_ROWS = 2
 OPTIMIZERS = (
     "adamw_torch",
     "adamw_torch_fused",
@@ -38,13 +39,14 @@ class TrainingSettings:
         unit="steps",
         meaning="Steps in total; -1: by epochs",
     )
-    per_device_train_bs: int = key(
+    per_device_train_bs: int | Literal["auto"] = key(
         "SFT_PER_DEVICE_TRAIN_BS",
-        "2",
-        integer(minimum=1),
+        str(DEFAULT_ROWS),
+        or_auto(integer(minimum=1)),
         unit="rows",
         known_as=("SFT_BATCH_SIZE", "SFT_TRAIN_BATCH_SIZE", "SFT_PER_DEVICE_TRAIN_BATCH_SIZE"),
-        meaning="Rows per device and forward pass",
+        meaning="Rows per device and forward pass; auto: as many as the memory estimate allows, with "
+        "SFT_GRAD_ACCUM following, so that the global batch stays as it is (docs/scaling.md)",
     )
     per_device_eval_bs: int = key(
         "SFT_PER_DEVICE_EVAL_BS",
@@ -60,7 +62,16 @@ class TrainingSettings:
         integer(minimum=1),
         unit="passes per step",
         known_as=("SFT_GRADIENT_ACCUMULATION_STEPS",),
-        meaning="Global batch = this × SFT_PER_DEVICE_TRAIN_BS × processes",
+        meaning="Global batch = this × SFT_PER_DEVICE_TRAIN_BS (2 for auto) × processes, where "
+        "SFT_GLOBAL_BATCH_SIZE is empty; else this follows from it",
+    )
+    global_batch: int | None = key(
+        "SFT_GLOBAL_BATCH_SIZE",
+        "",
+        optional(integer(minimum=1)),
+        unit="rows per step",
+        known_as=("SFT_GLOBAL_TRAIN_BATCH_SIZE", "SFT_TOTAL_BATCH_SIZE"),
+        meaning="Rows of one step over all processes, however many there are; empty: by SFT_GRAD_ACCUM",
     )
     lr: float = key(
         "SFT_LR",
@@ -155,9 +166,22 @@ class TrainingSettings:
         number(minimum=0),
         meaning="Strength of NEFTune noise on the embeddings while training; 0: none",
     )
+    zero_stage: Literal["2", "0"] = key(
+        "SFT_ZERO_STAGE",
+        "2",
+        choice("2", "0"),
+        meaning="2: DeepSpeed shards gradients and optimizer over the processes; 0: plain data parallel, "
+        "without DeepSpeed (docs/scaling.md says when)",
+    )
     deepspeed_config: Path | None = key(  # noqa: RUF009 (key() is a dataclass field)
         "SFT_DEEPSPEED_CONFIG",
         "",
         optional(object_file("a JSON file with an object")),
         meaning="Your own DeepSpeed configuration; empty: ours, ZeRO-2",
     )
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows per device and forward pass, once `auto` has become a number."""
+        assert self.per_device_train_bs != "auto", "the batch has not been planned yet"
+        return self.per_device_train_bs

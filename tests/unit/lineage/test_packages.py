@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.curriculum import preconditions
+from lib.lineage.obstacles import preconditions
 from lib.lineage.packages import package_problems
 from lib.settings import InputError
 

@@ -2,16 +2,15 @@ import io
 import json
 from typing import Any
 
-import numpy
 import pytest
 from rich.console import Console
-from safetensors.numpy import save
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
 from lib.lineage.estimates import readable_bytes
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
+from lib.lineage.stage_batch import with_batch
 from lib.training.launch import World
 
 # Rank 16 on all targets of the base in two layers: attention of 32 x 32 and 32 x 16, four experts 16 wide.
@@ -19,9 +18,9 @@ TRAINABLE = 16 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 4 * ((32 + 32) + (16 + 32)
 
 
 def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **keywords: Any) -> StagePlan:
-    stage = curriculum.surveyed(number, chosen=chosen or (number,))
-    planned = plan_rows(stage.settings, ChatFormat.load(curriculum.base))
     options = {"world": World(1, 0), "runs_before": (), "forced": False} | keywords
+    stage = with_batch(curriculum.surveyed(number, chosen=chosen or (number,)), options["world"])
+    planned = plan_rows(stage.settings, ChatFormat.load(curriculum.base))
     return make_plan(stage, planned, **options)
 
 
@@ -66,27 +65,20 @@ def test_the_merged_base_is_as_large_as_the_files_of_the_base(curriculum: Any) -
 
 
 def test_stacked_stages_need_memory_and_no_disk(curriculum: Any) -> None:
-    """One earlier stage is there with 6 + 8 values, the other is taken to be as large as the present one."""
+    """Earlier adapters are taken to be as large as the present one."""
     curriculum.stage(1)
-    curriculum.train(1, adapter=adapter_file({"a": (2, 3), "b": (4, 2)}))
+    curriculum.train(1)
     curriculum.stage(2, SFT_MERGE_MODE="stack")
     curriculum.stage(3, SFT_MERGE_MODE="stack")
-    for number, factors in ((2, 14), (3, 14 + TRAINABLE)):
+    for number in (2, 3):
         plan = plan_of(curriculum, number, runs_before=(2,))
         assert plan.base["trainable"] == TRAINABLE
         assert plan.base["earlier_stages"] == "stacked"
         assert plan.estimates["disk"].arithmetic.startswith("merged base 0 B")
-        beside = readable_bytes(4 * (factors + TRAINABLE))
+        beside = readable_bytes(4 * number * TRAINABLE)
         assert f"factors of earlier stages {beside} " in plan.estimates["memory"].arithmetic
         assert "  stacked  stage 1  " in text_of(plan)
     assert "factors of earlier" not in plan_of(curriculum, 1).estimates["memory"].arithmetic
-    (curriculum.folder(1) / "adapter_model.safetensors").write_bytes(b"cut short")
-    assert plan_of(curriculum, 2).estimates["memory"].value > plan.estimates["memory"].value / 2
-
-
-def adapter_file(shapes: dict[str, tuple[int, int]]) -> bytes:
-    tensors = {name: numpy.ones(shape, dtype=numpy.float32) for name, shape in shapes.items()}
-    return bytes(save(tensors))
 
 
 def test_processes_share_the_steps(curriculum: Any) -> None:
@@ -153,7 +145,7 @@ def test_values_that_look_like_markup_are_shown_as_they_are(markup: str, curricu
 def test_without_base_and_data_the_plan_says_so(curriculum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(curriculum.root / "cache"))
     curriculum.stage(1, SFT_BASE_MODEL="owner/model", SFT_DATASET_ID="owner/set")
-    stage = curriculum.surveyed(1)
+    stage = with_batch(curriculum.surveyed(1), World(1, 0))
     plan = make_plan(stage, plan_rows(stage.settings, None), World(1, 0), runs_before=(), forced=False)
     assert (plan.steps, plan.estimates, plan.absent) == (None, {}, ("owner/set",))
     text = text_of(plan)
@@ -177,3 +169,18 @@ def test_quantised_loading_is_shown_and_what_it_does_not_reach(curriculum: Any) 
     plain = plan_of(curriculum, 2)
     assert "nf4" not in text_of(plain).partition("settings")[0]
     assert not [notice for notice in plain.notices if "SFT_QUANTIZATION" in notice]
+
+
+def test_the_plan_shows_the_batch_and_why(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_PER_DEVICE_TRAIN_BS="auto", SFT_GLOBAL_BATCH_SIZE=8, SFT_MAX_SEQ_LEN=64)
+    plan = plan_of(curriculum, 1, world=World(2, 0))
+    assert (plan.batch["rows"], plan.batch["passes"], plan.batch["global_batch"]) == (4, 1, 8)
+    assert plan.values["SFT_PER_DEVICE_TRAIN_BS"] == "4"
+    line = "  batch 4 rows x 1 pass x 2 processes = 8 rows a step; gradient checkpointing off; about "
+    assert plan.batch["line"].startswith(line)
+    assert plan.batch["line"] in text_of(plan)
+    # The estimate under costs is for the longest row that there is, the choice for the longest allowed.
+    assert (
+        f"4 rows of {plan.ledger['encoded']['longest']} tokens: weights"
+        in plan.estimates["memory"].arithmetic
+    )

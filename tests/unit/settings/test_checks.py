@@ -1,6 +1,7 @@
 """Keys that are fine alone and wrong, or without effect, together."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,11 @@ Refused = Callable[..., tuple[Problem, ...]]
         ("SFT_EARLY_STOPPING_PATIENCE=2\nSFT_EVAL_STEPS=30\n", "SFT_SAVE_STEPS", "SFT_SAVE_STEPS=120"),
         ("SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\n", "SFT_GEN_EVAL_SAMPLES", "SFT_GEN_EVAL_SAMPLES=0"),
         (
+            "SFT_PER_DEVICE_TRAIN_BS=auto\nSFT_GLOBAL_BATCH_SIZE=16\nSFT_GRAD_ACCUM=4\n",
+            "SFT_GRAD_ACCUM",
+            "--set SFT_GRAD_ACCUM=",
+        ),
+        (
             "SFT_MIX_WEIGHTS=cap\nSFT_DATASET_MIX_TOTAL_SIZE=9\n",
             "SFT_DATASET_MIX_TOTAL_SIZE",
             "SFT_MIX_WEIGHTS=share",
@@ -48,6 +54,8 @@ def test_contradictions_are_refused(refused: Refused, lines: str, key: str, reme
         "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=0\n",
         "SFT_LR_SCHEDULER=constant\n",
         "SFT_DATASET_MIX_TOTAL_SIZE=10\n",
+        "SFT_PER_DEVICE_TRAIN_BS=auto\nSFT_GRAD_ACCUM=4\n",
+        "SFT_PER_DEVICE_TRAIN_BS=auto\nSFT_GLOBAL_BATCH_SIZE=16\n",
     ],
 )
 def test_what_fits_together_loads_without_a_word(load: Load, lines: str) -> None:
@@ -95,3 +103,15 @@ def test_a_wrong_value_does_not_also_count_as_a_contradiction(refused: Refused) 
 def test_keys_without_effect_are_said(load: Load, lines: str, notice: str) -> None:
     (said,) = load(lines).notices
     assert notice in said
+
+
+def test_a_deepspeed_configuration_without_deepspeed(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text("{}")
+    (problem,) = refused(f"SFT_ZERO_STAGE=0\nSFT_DEEPSPEED_CONFIG={tmp_path / 'own.json'}\n")
+    assert (problem.key, problem.value) == ("SFT_ZERO_STAGE", "0")
+
+
+@pytest.mark.parametrize("text", ["AUTO", "0", "automatic", "2.5"])
+def test_rows_are_auto_or_a_number(refused: Refused, text: str) -> None:
+    (problem,) = refused(f"SFT_PER_DEVICE_TRAIN_BS={text}\n")
+    assert problem.expected == "auto or a whole number, at least 1"

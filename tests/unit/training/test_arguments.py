@@ -35,7 +35,8 @@ EXPECTED: dict[str, tuple[str, str, str, Any]] = {
     "neftune_noise_alpha": ("SFT_NEFTUNE_NOISE_ALPHA", "5.5", "neftune_noise_alpha", 5.5),
 }
 # Not arguments: a callback, and the DeepSpeed configuration (tested below).
-ELSEWHERE = {"early_stopping_patience", "deepspeed_config"}
+# Global batch and ZeRO stage decide what others become.
+ELSEWHERE = {"early_stopping_patience", "deepspeed_config", "global_batch", "zero_stage"}
 
 
 @pytest.fixture
@@ -104,16 +105,20 @@ def test_deepspeed_wherever_there_is_something_to_shard(
     own.write_text('{"zero_optimization": {"stage": 1}, "mine": true}')
     made = given(stage(SFT_DEEPSPEED_CONFIG=own), 2, 0)
     assert made.deepspeed == {"zero_optimization": {"stage": 1}, "mine": True}
+    plain = given(stage(SFT_ZERO_STAGE=0), 2, 0)
+    assert plain.deepspeed is None
+    assert plain.ddp_find_unused_parameters is False
 
 
 def test_device_precision_and_checkpointing(stage: Stage, given: Callable[..., SimpleNamespace]) -> None:
     import torch
 
     cpu, gpu = given(stage()), given(stage(), 1, 1, dtype=torch.bfloat16)
-    assert (cpu.use_cpu, cpu.bf16, cpu.gradient_checkpointing) == (True, False, False)
-    assert (gpu.use_cpu, gpu.bf16, gpu.gradient_checkpointing) == (False, True, True)
-    assert gpu.gradient_checkpointing_kwargs == {"use_reentrant": False}
-    assert given(stage(SFT_GRADIENT_CHECKPOINTING=1)).gradient_checkpointing is True
+    assert (cpu.use_cpu, cpu.bf16) == (True, False)
+    assert (gpu.use_cpu, gpu.bf16) == (False, True)
+    recomputing = given(stage(SFT_GRADIENT_CHECKPOINTING=1))
+    assert recomputing.gradient_checkpointing is True
+    assert recomputing.gradient_checkpointing_kwargs == {"use_reentrant": False}
     assert given(stage(SFT_GRADIENT_CHECKPOINTING=0), 1, 1).gradient_checkpointing is False
 
 

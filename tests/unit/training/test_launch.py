@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lib.settings import InputError
+from lib.settings import InputError, TrainingSettings
 from lib.training import launch
-from lib.training.launch import World, count_gpus, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.devices import count_gpus
+from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 
 
 @pytest.fixture
@@ -36,15 +37,23 @@ def no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_without_the_drivers_tool_there_is_one_cpu_process(no_gpus: None) -> None:
     world = plan_world(None, {})
     assert world == World(1, 0)
-    assert not world.zero2
-    assert world.line() == "  1 process on CPU, no sharding needed"
+    assert not world.distributed
+    assert world.line(TrainingSettings()) == "  1 process on CPU, no sharding needed"
 
 
 def test_several_cpu_processes_shard(no_gpus: None) -> None:
     world = plan_world(2, {})
     assert world == World(2, 0)
-    assert world.zero2
-    assert world.line() == "  2 processes on CPU, DeepSpeed ZeRO-2"
+    assert world.distributed
+    assert world.line(TrainingSettings()) == "  2 processes on CPU, DeepSpeed ZeRO-2"
+
+
+def test_plain_data_parallel_is_a_choice_and_the_users_own_deepspeed_another(tmp_path: Path) -> None:
+    world, plain = World(2, 0), TrainingSettings(zero_stage="0")
+    assert not world.shards(plain)
+    assert world.line(plain) == "  2 processes on CPU, plain data parallel"
+    assert world.shards(TrainingSettings(deepspeed_config=tmp_path))
+    assert not World(1, 0).shards(TrainingSettings())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +75,7 @@ def test_one_process_per_visible_gpu(visible: str | None, expected: int, gpus: C
     assert count_gpus(environ) == expected
     world = plan_world(None, environ)
     assert world == World(max(expected, 1), expected)
-    assert world.zero2 == (expected > 0)
+    assert world.distributed == (expected > 0)
 
 
 def test_nproc_below_the_number_of_gpus_is_kept(gpus: Callable[[int], None]) -> None:
@@ -119,6 +128,15 @@ def test_the_environment_is_prepared_and_what_the_user_set_is_kept(monkeypatch: 
 def test_several_cpu_processes_need_a_compiler(no_gpus: None) -> None:
     with pytest.raises(InputError, match=r"C\+\+ compiler"):
         run_workers(World(2, 0), ["train.py"])
+
+
+def test_plain_data_parallel_needs_none(
+    no_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    script = tmp_path / "worker.py"
+    script.write_text("")
+    assert run_workers(World(2, 0), [str(script)], sharded=False) == 0
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (2, 2)])

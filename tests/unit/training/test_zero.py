@@ -31,6 +31,8 @@ def test_ours_is_zero2_and_leaves_the_arithmetic_to_the_trainer() -> None:
     for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         assert config[key] == "auto"
     assert config["gradient_clipping"] == "auto"
+    # DeepSpeed's own default allocates 2 GB of a GPU at every pass.
+    assert config["zero_optimization"]["reduce_bucket_size"] <= 10**8
     on_gpu = deepspeed_config(training(), processes=2, gpus=2)
     assert on_gpu["zero_optimization"]["overlap_comm"] is True
 
