@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lib.data.encoded import DROPPED, EncodedRow
+from lib.data.packing import PackCount
 from lib.data.rows import Example
 
 SHOWN_LABELS = 200
@@ -86,6 +87,15 @@ class MixLedger:
     validation_encoded: TokenCount | None = None
     estimated: bool = False
     """True: the token counts are scaled up from a sample or guessed from characters."""
+    packed: PackCount | None = None
+    """The sequences that the rows were packed into; None: each row is one."""
+
+    @property
+    def sequences(self) -> int:
+        """What batch sizes count: packed sequences, or rows."""
+        if self.packed:
+            return self.packed.packs
+        return self.encoded.rows if self.encoded else self.upsampled
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,7 +1,8 @@
 """The data of a stage, from its settings to encoded rows: what a run trains on, what a plan shows of it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
@@ -9,6 +10,7 @@ from lib.data.first_problems import FirstProblems
 from lib.data.ledger import MixLedger, TokenCount, with_token_counts
 from lib.data.masks import EncodingRules
 from lib.data.mixture import Mixture, plan_mixture
+from lib.data.packing import Pack, PackCount, pack_rows, rows_alone
 from lib.data.rows import Example, SourceRows, read_examples
 from lib.data.sources import AbsentSource, Source, load_source, load_sources
 from lib.data.token_guess import guess_row
@@ -37,6 +39,8 @@ class SourceRecord:
 class PreparedData:
     train: tuple[EncodedRow, ...]
     """One entry per draw, in training order; a row drawn three times is the same object three times."""
+    packs: tuple[Pack, ...]
+    """The sequences that are trained on, each as positions in `train`: of one row unless SFT_PACKING is set."""
     validation: tuple[EncodedRow, ...]
     mixture: Mixture
     """The conversations behind the rows, for generation and previews."""
@@ -73,13 +77,17 @@ def prepare_rows(settings: StageSettings, chat: ChatFormat) -> PreparedData:
     validation = tuple(rows[example.row_id] for example in mixture.validation if rows[example.row_id].usable)
     if not train:
         raise InputError([_nothing_left(ledger, settings)])
+    packs, packed = _pack([len(row.input_ids) for row in train], settings)
+    ledger = replace(ledger, packed=packed)
+    packing = (f"Packed {packed.rows:,} rows into {packed.line()}",) if packed else ()
     return PreparedData(
         train,
+        packs,
         validation,
         mixture,
         ledger,
         mixed.sources,
-        (*mixed.notices, *chat.notices, *notices, *_loss_notices(ledger)),
+        (*mixed.notices, *chat.notices, *notices, *_loss_notices(ledger), *packing),
     )
 
 
@@ -106,10 +114,24 @@ def plan_rows(
         rows, notices = _encode(chat, chosen, settings)
     estimated = chat is None or not complete
     ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows, estimated=estimated)
-    if not estimated and not (ledger.encoded or TokenCount()).rows:
+    count = ledger.encoded or TokenCount()
+    if not estimated and not count.rows:
         raise InputError([_nothing_left(ledger, settings)])
+    known = (rows[example.row_id] for example in mixture.train if example.row_id in rows)
+    lengths = [len(row.input_ids) for row in known if row.usable]
+    # What was not encoded is taken to be as long as what was.
+    ledger = replace(ledger, packed=_pack(list(islice(cycle(lengths), count.rows)), settings)[1])
     notices = (*mixed.notices, *(chat.notices if chat else ()), *notices, *_loss_notices(ledger))
     return PlannedData(mixture, ledger, mixed.sources, mixed.absent, notices)
+
+
+def _pack(lengths: Sequence[int], settings: StageSettings) -> tuple[tuple[Pack, ...], PackCount | None]:
+    """The sequences of rows of these lengths, and how full they are where rows are packed."""
+    if not settings.data.packing:
+        return rows_alone(len(lengths)), None
+    capacity = settings.data.max_seq_len
+    packs = pack_rows(lengths, capacity=capacity, seed=settings.seed)
+    return packs, PackCount.of(lengths, packs, capacity)
 
 
 def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example, ...], tuple[str, ...]]:

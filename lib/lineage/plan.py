@@ -40,6 +40,8 @@ class StagePlan:
     ledger: dict[str, Any] | None
     absent: tuple[str, ...]
     steps: int | None
+    global_batch: int
+    """What one step takes, over all processes: rows, or with SFT_PACKING sequences of them."""
     tokens: int | None
     estimates: dict[str, Estimate]
     notices: tuple[str, ...]
@@ -82,6 +84,7 @@ def make_plan(
         ledger=ledger.to_json() if ledger else None,
         absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,
+        global_batch=settings.training.per_device_train_bs * settings.training.grad_accum * world.processes,
         tokens=trained_tokens(load) if load else None,
         estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
         notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
@@ -92,7 +95,7 @@ def make_plan(
 def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:
     training, encoded = settings.training, ledger.encoded
     return Workload(
-        rows=encoded.rows if encoded else ledger.upsampled,
+        rows=ledger.sequences,
         tokens=encoded.tokens if encoded else 0,
         batch=training.per_device_train_bs,
         accumulation=training.grad_accum,

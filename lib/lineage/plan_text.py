@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lib.data.packing import PackCount
 from lib.lineage.plan import StagePlan
 
 SHOWN_LABELS = 40
@@ -110,10 +111,22 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
 def _print_costs(plan: StagePlan, console: Console) -> None:
     if plan.steps is not None:
         console.print(f"[bold]costs[/]\n  steps    {plan.steps:,}  ({plan.tokens:,} tokens)")
+    if plan.ledger and plan.ledger["packed"]:
+        console.print(f"  packing  {_packing(plan.ledger, plan.global_batch)}", soft_wrap=True)
     for name, estimate in plan.estimates.items():
         console.print(
             f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]", soft_wrap=True
         )
+
+
+def _packing(ledger: dict[str, Any], global_batch: int) -> str:
+    """The sequences that batch sizes count under SFT_PACKING, and what that makes of a step."""
+    packed = PackCount(**ledger["packed"])
+    about = "about " if ledger["estimated"] else ""
+    return (
+        f"{about}{packed.line()}; a step takes {global_batch:,} of them, "
+        f"about {packed.rows_per_pack * global_batch:,.0f} rows"
+    )
 
 
 def _settings_table(plan: StagePlan) -> Table:

@@ -47,6 +47,12 @@ def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
             "rules to apply: SFT_UPSAMPLE_RULES is empty",
             """Add SFT_UPSAMPLE_RULES='{"label": 2.0}', or set SFT_USE_UPSAMPLING=0.""",
         )
+    if settings.data.packing and settings.training.group_by_length:
+        yield Contradiction(
+            ("SFT_GROUP_BY_LENGTH", "SFT_PACKING"),
+            "0 with SFT_PACKING=1, whose sequences are all about as long",
+            "Delete SFT_GROUP_BY_LENGTH, or set SFT_PACKING=0.",
+        )
 
 
 def _training_contradictions(settings: StageSettings) -> Iterator[Contradiction]:

@@ -45,6 +45,7 @@ def _optimisation(training: TrainingSettings) -> dict[str, Any]:
         "per_device_train_batch_size": training.per_device_train_bs,
         "per_device_eval_batch_size": training.per_device_eval_bs,
         "gradient_accumulation_steps": training.grad_accum,
+        "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
         "learning_rate": training.lr,
         "lr_scheduler_type": training.lr_scheduler,
         "lr_scheduler_kwargs": {"min_lr_rate": training.min_lr_ratio}
@@ -55,7 +56,6 @@ def _optimisation(training: TrainingSettings) -> dict[str, Any]:
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "optim": training.optimizer,
-        "neftune_noise_alpha": training.neftune_noise_alpha or None,
     }
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
+from lib.training.batches import LengthGroupedOrder
 from lib.training.random_state import untouched_random_state
 
 GENERATED = ("gen_", "heldout_")
@@ -20,6 +23,15 @@ class StageTrainer(SFTTrainer):
     def __init__(self, *args: Any, generation: Generation | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.generation = generation
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        """The same order on every process, in every epoch and after resuming."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedOrder(step, lengths, self.args.data_seed)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lib.settings import StageSettings
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTTrainer
 
     from lib.data.encoded import EncodedRow
     from lib.data.prepare import PreparedData
+    from lib.training.batches import BatchForm
     from lib.training.processes import Processes
     from lib.training.stage_trainer import Generation
 
@@ -53,6 +53,7 @@ def fit(
     validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
+    form: BatchForm,
     *,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None = None,
@@ -63,7 +64,7 @@ def fit(
     `validation` are the rows of eval_loss; `generation` is called at every evaluation.
     """
     trainer = build_trainer(
-        model, tokenizer, data.train, validation, settings, processes, callbacks, generation
+        model, tokenizer, data, validation, settings, processes, form, callbacks, generation
     )
     started = time.monotonic()
     output = trainer.train()
@@ -86,41 +87,39 @@ def fit(
 def build_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[EncodedRow],
+    data: PreparedData,
     validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
+    form: BatchForm,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
 ) -> SFTTrainer:
     """The trainer on rows that are tokenised and masked already; TRL prepares nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
+    from lib.data.packing import rows_alone
+    from lib.training.batches import as_dataset
+    from lib.training.embedding_noise import EmbeddingNoise
     from lib.training.progress import ProgressCallback
     from lib.training.stage_trainer import StageTrainer
 
     patience = settings.training.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if patience and validation else []
+    alpha = settings.training.neftune_noise_alpha
+    noise = [EmbeddingNoise(alpha)] if alpha else []
     trainer = StageTrainer(
         model=model,
         args=processes.arguments,
-        train_dataset=as_dataset(rows),
-        eval_dataset=as_dataset(validation) if validation else None,
+        train_dataset=as_dataset(data.train, data.packs),
+        eval_dataset=as_dataset(validation, rows_alone(len(validation))) if validation else None,
+        data_collator=form.collator(tokenizer),
         generation=generation,
         processing_class=tokenizer,
-        callbacks=[ProgressCallback(), *callbacks, *stopping],
+        callbacks=[ProgressCallback(), *noise, *callbacks, *stopping],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def as_dataset(rows: Sequence[EncodedRow]) -> Dataset:
-    """Columns `input_ids` and `labels`; a label is the token itself where it is learned, else -100."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {"input_ids": [row.input_ids for row in rows], "labels": [row.targets() for row in rows]}
-    )
 
 
 def _final_eval(trainer: SFTTrainer) -> dict[str, float]:

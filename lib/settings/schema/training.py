@@ -6,7 +6,7 @@ from typing import Literal
 
 from lib.settings.json_values import object_file
 from lib.settings.keys import key
-from lib.settings.readers import choice, integer, metric_name, number, optional
+from lib.settings.readers import choice, flag, integer, metric_name, number, optional
 
 OPTIMIZERS = (
     "adamw_torch",
@@ -44,7 +44,13 @@ class TrainingSettings:
         integer(minimum=1),
         unit="rows",
         known_as=("SFT_BATCH_SIZE", "SFT_TRAIN_BATCH_SIZE", "SFT_PER_DEVICE_TRAIN_BATCH_SIZE"),
-        meaning="Rows per device and forward pass",
+        meaning="Rows per device and forward pass; with SFT_PACKING=1 sequences full of rows",
+    )
+    group_by_length: bool = key(
+        "SFT_GROUP_BY_LENGTH",
+        "0",
+        flag(),
+        meaning="Rows of about the same length in one batch; saves padding where batches are padded",
     )
     per_device_eval_bs: int = key(
         "SFT_PER_DEVICE_EVAL_BS",

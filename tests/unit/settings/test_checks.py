@@ -22,6 +22,7 @@ Refused = Callable[..., tuple[Problem, ...]]
         ),
         ("SFT_EARLY_STOPPING_PATIENCE=2\nSFT_EVAL_STEPS=30\n", "SFT_SAVE_STEPS", "SFT_SAVE_STEPS=120"),
         ("SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\n", "SFT_GEN_EVAL_SAMPLES", "SFT_GEN_EVAL_SAMPLES=0"),
+        ("SFT_PACKING=1\nSFT_GROUP_BY_LENGTH=1\n", "SFT_GROUP_BY_LENGTH", "SFT_PACKING=0"),
     ],
 )
 def test_contradictions_are_refused(refused: Refused, lines: str, key: str, remedy: str) -> None:
@@ -40,6 +41,8 @@ def test_contradictions_are_refused(refused: Refused, lines: str, key: str, reme
         "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\nSFT_GEN_EVAL_DATASET_ID=held_out.jsonl\n",
         "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=0\n",
         "SFT_LR_SCHEDULER=constant\n",
+        "SFT_PACKING=1\n",
+        "SFT_GROUP_BY_LENGTH=1\n",
         "SFT_DATASET_MIX_TOTAL_SIZE=10\n",
     ],
 )

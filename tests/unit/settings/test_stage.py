@@ -133,7 +133,7 @@ def test_set_without_equals(refused: Refused) -> None:
 
 def test_everything_wrong_is_reported_at_once(refused: Refused) -> None:
     problems = refused(
-        "SFT_LORA_R=1e3\nSFT_LR=fast\nBARE\nSFT_LR=1\nSFT_PACKING=1\n"
+        "SFT_LORA_R=1e3\nSFT_LR=fast\nBARE\nSFT_LR=1\nSFT_PACKING=2\n"
         'SFT_UPSAMPLE_RULES=\'{"a": 0, "b": -1}\'\n',
         environ={"SFT_EPOCHS": "0"},
         overrides=["SFT_MAX_STEPS=0", "SFT_X=1"],
@@ -180,7 +180,7 @@ def test_a_comment_glued_to_a_value_is_explained(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("SFT_PACKING=1", "0 (anything else is not available yet)"),
+        ("SFT_PACKING=2", "0 or 1 (also false/true, no/yes, off/on)"),
         ("SFT_MERGE_MODE=stack", "merge (anything else is not available yet)"),
         ("SFT_REPLAY=0.1", "0 (anything else is not available yet)"),
         ("SFT_BEST_METRIC=gen_leaf_f2", "eval_loss, heldout_loss or a gen_* metric (docs/metrics.md)"),

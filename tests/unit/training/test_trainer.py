@@ -7,18 +7,11 @@ import pytest
 
 from lib.data.encoded import EncodedRow
 from lib.settings import StageSettings
-from lib.training.trainer import FitResult, _final_eval, as_dataset
+from lib.training.trainer import FitResult, _final_eval
 
 
 def row(ids: list[int], supervised: list[bool]) -> EncodedRow:
     return EncodedRow("s#0", "s", (), "ok", ids, supervised, answer_tokens=1)
-
-
-def test_labels_are_the_tokens_where_they_are_learned() -> None:
-    rows = as_dataset([row([5, 6, 7], [False, True, True]), row([8, 9], [False, True])])
-    assert rows["input_ids"][:] == [[5, 6, 7], [8, 9]]
-    assert rows["labels"][:] == [[-100, 6, 7], [-100, 9]]
-    assert rows.column_names == ["input_ids", "labels"]
 
 
 def trainer(log: list[dict[str, Any]], *, best: int | None, step: int, loads_best: bool) -> Any:
