@@ -129,8 +129,10 @@ class Bench:
         return Run(build_trainer(adapted, self.tokenizer, data, (), settings, processes, form, (), None))
 
     def without_attention(self) -> Run:
-        """What is left of a step when tokens attend to nothing: rows cannot mix, so any batch form will do."""
-        AttentionInterface.register("none", lambda module, q, k, v, mask, **options: (q.transpose(1, 2), None))
+        """What is left of a step when tokens attend to nothing."""
+        AttentionInterface.register(
+            "none", lambda module, q, k, v, mask, **options: (q.transpose(1, 2), None)
+        )
         base = deepcopy(self.base)
         base.set_attn_implementation("none")
         return self.ours(packing=True, base=base)

@@ -40,7 +40,7 @@ class PreparedData:
     train: tuple[EncodedRow, ...]
     """One entry per draw, in training order; a row drawn three times is the same object three times."""
     packs: tuple[Pack, ...]
-    """The sequences that are trained on, each as positions in `train`: of one row unless SFT_PACKING is set."""
+    """The sequences that are trained on, each as positions in `train`: of one row without SFT_PACKING."""
     validation: tuple[EncodedRow, ...]
     mixture: Mixture
     """The conversations behind the rows, for generation and previews."""

@@ -109,10 +109,13 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
 
 
 def _print_costs(plan: StagePlan, console: Console) -> None:
+    ledger = plan.ledger or {}
     if plan.steps is not None:
-        console.print(f"[bold]costs[/]\n  steps    {plan.steps:,}  ({plan.tokens:,} tokens)")
-    if plan.ledger and plan.ledger["packed"]:
-        console.print(f"  packing  {_packing(plan.ledger, plan.global_batch)}", soft_wrap=True)
+        guessed = ledger["packed"] and ledger["estimated"] and plan.values["SFT_MAX_STEPS"] == "-1"
+        about = "about " if guessed else ""
+        console.print(f"[bold]costs[/]\n  steps    {about}{plan.steps:,}  ({plan.tokens:,} tokens)")
+    if ledger.get("packed"):
+        console.print(f"  packing  {_packing(ledger, plan.global_batch)}", soft_wrap=True)
     for name, estimate in plan.estimates.items():
         console.print(
             f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]", soft_wrap=True

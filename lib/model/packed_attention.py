@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,14 +54,13 @@ def row_mask(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> RowMask | torch.Tensor | None:
-    """What transformers calls once per forward for each kind of mask; for anything but one sequence of several
-    rows it answers as SDPA's own.
+    """What transformers calls once per forward for each kind of mask. For anything but one sequence of
+    several rows it answers as SDPA's own.
 
     `mask_function` (batch, head, query, key → whether it attends) knows where rows begin: there a token does
     not attend to the one before. So nothing but neighbours has to be asked, and chunked attention comes out
     as rows of one chunk. A function that looks ahead, or one of unknown form, gets the dense mask.
     """
-    common = {"attention_mask": attention_mask, "device": device, "use_vmap": use_vmap}
     several_rows = not allow_is_causal_skip and attention_mask is None and not use_vmap
     if several_rows and batch_size == 1 and q_length == kv_length > 1:
         before = torch.arange(q_length - 1, device=device)
@@ -69,16 +69,18 @@ def row_mask(
         looks_ahead = mask_function(zero, zero, before, before + 1)
         if starts.any() and not looks_ahead.any():
             edges = [0, *(starts.nonzero().flatten() + 1).tolist(), q_length]
-            lengths = [last - first for first, last in zip(edges, edges[1:], strict=False)]
+            lengths = [last - first for first, last in pairwise(edges)]
             return RowMask(lengths, [_within(length, local_size, device) for length in lengths])
     return sdpa_mask(
         batch_size=batch_size,
         q_length=q_length,
         kv_length=kv_length,
         mask_function=mask_function,
+        attention_mask=attention_mask,
         allow_is_causal_skip=allow_is_causal_skip,
         local_size=local_size,
-        **common,
+        use_vmap=use_vmap,
+        device=device,
         **options,
     )
 

@@ -66,8 +66,8 @@ def choose_batch_form(model: PreTrainedModel, rows: Sequence[EncodedRow], *, pac
 
 
 def as_dataset(rows: Sequence[EncodedRow], packs: Sequence[Pack]) -> Dataset:
-    """One entry per pack: `input_ids`, `labels` (the token where it is learned, else -100), and the lengths of
-    its rows as `seq_lengths`."""
+    """One entry per pack: `input_ids`, `labels` (the token where it is learned, else -100), and the lengths
+    of its rows as `seq_lengths`."""
     from datasets import Dataset
 
     members = [[rows[i] for i in pack] for pack in packs]

@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 
 
 class EmbeddingNoise(TrainerCallback):
-    """Noise of at most alpha/√(tokens of the row × hidden size) on each entry (arXiv:2310.05914, section 2.1).
+    """Noise of at most alpha/√(tokens of the row × hidden size) on each entry (arXiv:2310.05914).
 
-    transformers' own takes the width of the batch for the row's length: several rows in one sequence would get
-    noise that is weaker by the root of their number, and short rows of a padded batch less than long ones alone.
+    transformers' own takes the width of the batch for the row's length: several rows in one sequence would
+    get noise that is weaker by the root of their number, and a row would get less beside a longer one.
     """
 
     def __init__(self, alpha: float) -> None:

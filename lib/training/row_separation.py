@@ -47,11 +47,13 @@ def mixing_of_rows(model: PreTrainedModel, rows: Sequence[EncodedRow]) -> str:
         model.train(training)
     allowed = ROUNDING.get(model.dtype, HALF_ROUNDING) * float((mixed - alone).norm())
     off = float((apart - alone).norm())
-    return "" if off <= allowed else f"a row changes with the one before it (by {off:.2g}, {allowed:.2g} allowed)"
+    if off <= allowed:
+        return ""
+    return f"a row changes with the one before it (by {off:.2g}, {allowed:.2g} allowed)"
 
 
 def _logits(model: PreTrainedModel, last: int, **batch: torch.Tensor) -> torch.Tensor:
-    """(last, vocabulary) in fp32: those of the last tokens."""
-    placed = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    """(last, vocabulary) in fp32. Without a cache: with one, transformers does not look for rows."""
+    placed = {key: x.to(model.device) if torch.is_tensor(x) else x for key, x in batch.items()}
     logits: torch.Tensor = model(**placed, use_cache=False).logits
     return logits[0, -last:].float()

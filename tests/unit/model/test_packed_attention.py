@@ -128,9 +128,7 @@ def test_it_generates_as_before(model: Callable[..., Any]) -> None:
     batch = {"input_ids": torch.tensor([[0, 0, 5, 6], [7, 8, 9, 3]])}
     batch["attention_mask"] = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     limits = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    assert torch.equal(
-        model().generate(**batch, **limits), model(by_row=False).generate(**batch, **limits)
-    )
+    assert torch.equal(model().generate(**batch, **limits), model(by_row=False).generate(**batch, **limits))
 
 
 def test_rows_in_one_sequence_equal_the_dense_mask_and_never_make_one(
@@ -154,7 +152,8 @@ def test_checkpointing_changes_no_bit(model: Callable[..., Any]) -> None:
         made = model().train()
         if checkpointing:
             made.gradient_checkpointing_enable({"use_reentrant": False})
-        made(input_ids=torch.arange(3, 20)[None], position_ids=POSITIONS, use_cache=False).logits.sum().backward()
+        logits = made(input_ids=torch.arange(3, 20)[None], position_ids=POSITIONS, use_cache=False).logits
+        logits.sum().backward()
         gradients.append({name: parameter.grad for name, parameter in made.named_parameters()})
     assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
 
@@ -163,7 +162,8 @@ def test_the_signature_is_that_of_transformers() -> None:
     """It calls by keyword: what it adds must be known to be harmless."""
     import inspect
 
-    known = {"batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "mask_function", "attention_mask"}
-    known |= {"local_size", "allow_is_causal_skip", "allow_is_bidirectional_skip", "use_vmap", "device", "kwargs"}
+    known = {"batch_size", "q_length", "kv_length", "q_offset", "kv_offset", "mask_function"}
+    known |= {"attention_mask", "local_size", "allow_is_causal_skip", "allow_is_bidirectional_skip"}
+    known |= {"use_vmap", "device", "kwargs"}
     assert set(inspect.signature(sdpa_mask).parameters) == known
     assert set(inspect.signature(row_mask).parameters) - {"options"} <= known

@@ -207,5 +207,9 @@ def test_grouped_order_follows_seed_and_epoch_alone(order: Callable[..., list[in
     assert sorted(first) == [*range(200)]
     assert order(1) != first
     assert order(0, seed=8) != first
-    spread = [max(group) - min(group) for i in range(0, 200, 8) if (group := [(37 * j) % 50 for j in first[i : i + 8]])]
+    spread = [
+        max(group) - min(group)
+        for i in range(0, 200, 8)
+        if (group := [(37 * j) % 50 for j in first[i : i + 8]])
+    ]
     assert sorted(spread)[len(spread) // 2] < 15
