@@ -87,6 +87,27 @@ def proof_line(proof: Mapping[str, Any]) -> str:
     )
 
 
+def proof_table(proof: Mapping[str, Any]) -> dict[str, str]:
+    """The proof in words, one statement a row."""
+    table = {
+        "Adapter tensors merged": f"{proof['adapter_tensors_used']:,}, each of them exactly once",
+        "Tensors of the base changed": f"{proof['tensors_changed']:,} of {proof['tensors']:,}"
+        f" (expert tensors: {proof['expert_tensors_changed']:,} of {proof['expert_tensors']:,})",
+        "Share of the update that survived rounding": f"{100 * proof['kept']:.4g} %",
+        "Noise that rounding added": f"{100 * proof['noise']:.2g} % of the update",
+    }
+    least, logits = proof["least_kept"], proof.get("logits")
+    if least:
+        table["Tensor that lost most"] = f"{least['tensor']}: {100 * least['kept']:.3g} % survived"
+    if logits:
+        table["Logits against base and adapters"] = (
+            f"over {logits['tokens']:,} probe tokens the mean gap is {logits['mean']:.2g}, the largest "
+            f"{logits['largest']:.2g} (their spread is {logits['spread']:.2g}); the same token comes first "
+            f"after {100 * logits['same_first']:.4g} %"
+        )
+    return {**table, "Tensor by tensor": "merge_proof.json in the folder of the merged base"}
+
+
 def _gap(logits: Mapping[str, Any] | None) -> str:
     """The same token ranked first as by base and adapters, on probe rows."""
     return f", same first token {100 * logits['same_first']:.3g} %" if logits else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
-from lib.model.merge_proof import proof_line
+from lib.model.merge_proof import proof_line, proof_table
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
 from lib.report.samples import SampleView, sample_views
 from lib.report.scores import Retained, Score, retained, scores
@@ -56,6 +56,8 @@ class ReportContent:
     masked_rows: tuple[MaskedRow, ...]
     settings: tuple[SettingRow, ...]
     lineage: tuple[Ancestor, ...]
+    merge_proof: Mapping[str, str]
+    """What the merge of the earlier stages did to the weights; empty where nothing was merged."""
     adapter_sha256: str
     mlflow_run_id: str
     finished: str
@@ -97,6 +99,7 @@ def report_content(
         masked_rows=tuple(masked_rows),
         settings=_setting_rows(record),
         lineage=_lineage(record),
+        merge_proof=proof_table(record["base"]["proof"]) if record["base"].get("proof") else {},
         adapter_sha256=record["adapter_sha256"],
         mlflow_run_id=record["mlflow_run_id"],
         finished=record["finished"],

@@ -60,13 +60,24 @@ def test_lineage_goes_from_the_base_up_to_this_stage() -> None:
 
 def test_lineage_says_what_the_merge_kept() -> None:
     record = stage_record(3)
-    proof = {"kept": 0.98, "noise": 0.05, "tensors_changed": 31, "expert_tensors_changed": 23}
-    record["base"] = {**record["base"], "key": "bb", "proof": {**proof, "expert_tensors": 24}}
-    merged = content_of(record).lineage[-2]
+    proof = {"kept": 0.98, "noise": 0.05, "tensors": 32, "tensors_changed": 31, "expert_tensors": 24}
+    proof |= {"expert_tensors_changed": 23, "adapter_tensors_used": 16}
+    proof |= {"least_kept": {"tensor": "layers.0.q_proj", "kept": 0.51, "noise": 0.9, "changed": True}}
+    proof |= {"logits": {"tokens": 614, "mean": 0.006, "largest": 2.7, "spread": 2.5, "same_first": 0.998}}
+    record["base"] = {**record["base"], "key": "bb", "proof": proof}
+    content = content_of(record)
+    merged = content.lineage[-2]
     assert (merged.name, merged.identity) == ("Merged", "bb")
     assert merged.detail == (
-        "31 tensors changed (23 of 24 expert tensors), 98 % of the update kept, noise 5 %"
+        "31 tensors changed (23 of 24 expert tensors), 98 % of the update kept, noise 5 %, "
+        "same first token 99.8 %"
     )
+    table = content.merge_proof
+    assert table["Adapter tensors merged"] == "16, each of them exactly once"
+    assert table["Tensors of the base changed"] == "31 of 32 (expert tensors: 23 of 24)"
+    assert table["Tensor that lost most"] == "layers.0.q_proj: 51 % survived"
+    assert "the mean gap is 0.006" in table["Logits against base and adapters"]
+    assert content_of(stage_record(1)).merge_proof == {}
 
 
 def test_settings_keep_their_origin() -> None:
