@@ -40,7 +40,7 @@ class StagePlan:
     ledger: dict[str, Any] | None
     absent: tuple[str, ...]
     steps: int | None
-    global_batch: int
+    global_batch: int | None
     """What one step takes, over all processes: rows, or with SFT_PACKING sequences of them."""
     tokens: int | None
     estimates: dict[str, Estimate]
@@ -84,7 +84,7 @@ def make_plan(
         ledger=ledger.to_json() if ledger else None,
         absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,
-        global_batch=settings.training.per_device_train_bs * settings.training.grad_accum * world.processes,
+        global_batch=load.batch * load.accumulation * load.processes if load else None,
         tokens=trained_tokens(load) if load else None,
         estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
         notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),

@@ -114,7 +114,7 @@ def _print_costs(plan: StagePlan, console: Console) -> None:
         guessed = ledger["packed"] and ledger["estimated"] and plan.values["SFT_MAX_STEPS"] == "-1"
         about = "about " if guessed else ""
         console.print(f"[bold]costs[/]\n  steps    {about}{plan.steps:,}  ({plan.tokens:,} tokens)")
-    if ledger.get("packed"):
+    if ledger.get("packed") and plan.global_batch:
         console.print(f"  packing  {_packing(ledger, plan.global_batch)}", soft_wrap=True)
     for name, estimate in plan.estimates.items():
         console.print(

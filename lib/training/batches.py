@@ -31,11 +31,30 @@ class BatchForm:
     def line(self) -> str:
         return f"  batches {'without' if self.padding_free else 'with'} padding: {self.reason}"
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> DataCollatorForLanguageModeling:
-        """Without padding: `input_ids`, `labels`, `position_ids` of shape (1, tokens of the batch), positions
-        from 0 and the first label -100 in every row, and the rows' borders as flash attention takes them."""
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        return DataCollatorForLanguageModeling(pad_token_id=pad, padding_free=self.padding_free)
+        return Collator(
+            DataCollatorForLanguageModeling(pad_token_id=pad, padding_free=self.padding_free),
+            DataCollatorForLanguageModeling(pad_token_id=pad),
+        )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples of a data set into a batch.
+
+    Without padding: `input_ids`, `labels`, `position_ids` of shape (1, tokens of the batch), positions from 0
+    and the first label -100 in every row, and the rows' borders as flash attention takes them. Evaluation is
+    padded in any case: what processes gather of it is cut to the rows there are, one entry for each.
+    """
+
+    training: DataCollatorForLanguageModeling
+    evaluation: DataCollatorForLanguageModeling
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Only what is trained on has `seq_lengths`."""
+        batch: dict[str, Any] = (self.training if "seq_lengths" in examples[0] else self.evaluation)(examples)
+        return batch
 
 
 def choose_batch_form(model: PreTrainedModel, rows: Sequence[EncodedRow], *, packing: bool) -> BatchForm:
@@ -65,7 +84,7 @@ def choose_batch_form(model: PreTrainedModel, rows: Sequence[EncodedRow], *, pac
     return BatchForm(False, obstacle)
 
 
-def as_dataset(rows: Sequence[EncodedRow], packs: Sequence[Pack]) -> Dataset:
+def training_dataset(rows: Sequence[EncodedRow], packs: Sequence[Pack]) -> Dataset:
     """One entry per pack: `input_ids`, `labels` (the token where it is learned, else -100), and the lengths
     of its rows as `seq_lengths`."""
     from datasets import Dataset
@@ -77,6 +96,15 @@ def as_dataset(rows: Sequence[EncodedRow], packs: Sequence[Pack]) -> Dataset:
             "labels": [[label for row in pack for label in row.targets()] for pack in members],
             "seq_lengths": [[len(row.input_ids) for row in pack] for pack in members],
         }
+    )
+
+
+def validation_dataset(rows: Sequence[EncodedRow]) -> Dataset:
+    """One entry per row: `input_ids` and `labels`."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"input_ids": [row.input_ids for row in rows], "labels": [row.targets() for row in rows]}
     )
 
 

@@ -98,8 +98,7 @@ def build_trainer(
     """The trainer on rows that are tokenised and masked already; TRL prepares nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    from lib.data.packing import rows_alone
-    from lib.training.batches import as_dataset
+    from lib.training.batches import training_dataset, validation_dataset
     from lib.training.embedding_noise import EmbeddingNoise
     from lib.training.progress import ProgressCallback
     from lib.training.stage_trainer import StageTrainer
@@ -111,8 +110,8 @@ def build_trainer(
     trainer = StageTrainer(
         model=model,
         args=processes.arguments,
-        train_dataset=as_dataset(data.train, data.packs),
-        eval_dataset=as_dataset(validation, rows_alone(len(validation))) if validation else None,
+        train_dataset=training_dataset(data.train, data.packs),
+        eval_dataset=validation_dataset(validation) if validation else None,
         data_collator=form.collator(tokenizer),
         generation=generation,
         processing_class=tokenizer,

@@ -12,7 +12,13 @@ from torch.nn.functional import cross_entropy
 from lib.data.encoded import EncodedRow
 from lib.data.packing import pack_rows, rows_alone
 from lib.settings import InputError
-from lib.training.batches import BatchForm, LengthGroupedOrder, as_dataset, choose_batch_form
+from lib.training.batches import (
+    BatchForm,
+    LengthGroupedOrder,
+    choose_batch_form,
+    training_dataset,
+    validation_dataset,
+)
 from lib.training.row_separation import mixing_of_rows
 
 SIZES = {
@@ -64,7 +70,7 @@ TOKENIZER: Any = SimpleNamespace(pad_token_id=None, eos_token_id=2)
 
 
 def batch_of(rows: Sequence[EncodedRow], *, padding_free: bool = True) -> dict[str, Any]:
-    dataset = as_dataset(rows, [tuple(range(len(rows)))] if padding_free else rows_alone(len(rows)))
+    dataset = training_dataset(rows, [tuple(range(len(rows)))] if padding_free else rows_alone(len(rows)))
     return BatchForm(padding_free, "").collator(TOKENIZER)([*dataset])
 
 
@@ -86,7 +92,7 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_the_rows(family: str) ->
     packs = pack_rows([len(r.input_ids) for r in ROWS], capacity=20, seed=1)
     assert len(packs) < len(ROWS)
     collate = BatchForm(True, "").collator(TOKENIZER)
-    packed = [collate([sequence]) for sequence in as_dataset(ROWS, packs)]
+    packed = [collate([sequence]) for sequence in training_dataset(ROWS, packs)]
     alone = [batch_of([r], padding_free=False) for r in ROWS]
     gradients, losses = [], []
     for batches in (packed, alone):
@@ -130,7 +136,7 @@ def test_what_a_batch_without_padding_holds() -> None:
 
 
 def test_a_dataset_has_an_entry_for_every_pack() -> None:
-    dataset = as_dataset(ROWS, ((4, 2), (0,)))
+    dataset = training_dataset(ROWS, ((4, 2), (0,)))
     assert dataset["input_ids"][:] == [[*ROWS[4].input_ids, *ROWS[2].input_ids], ROWS[0].input_ids]
     assert dataset["labels"][:] == [[*ROWS[4].targets(), *ROWS[2].targets()], ROWS[0].targets()]
     assert dataset["seq_lengths"][:] == [[1, 3], [9]]
@@ -139,14 +145,19 @@ def test_a_dataset_has_an_entry_for_every_pack() -> None:
 
 def test_rows_of_a_batch_and_rows_of_a_pack_are_the_same_batch() -> None:
     collate = BatchForm(True, "").collator(TOKENIZER)
-    of_rows = collate([*as_dataset(ROWS, rows_alone(6))])
-    of_packs = collate([*as_dataset(ROWS, ((0, 1), (2,), (3, 4, 5)))])
+    of_rows = collate([*training_dataset(ROWS, rows_alone(6))])
+    of_packs = collate([*training_dataset(ROWS, ((0, 1), (2,), (3, 4, 5)))])
     assert of_rows.keys() == of_packs.keys()
     assert all(torch.equal(torch.as_tensor(of_rows[k]), torch.as_tensor(of_packs[k])) for k in of_rows)
 
 
-def test_padded_batches_stay_as_they_were() -> None:
-    batch = batch_of([ROWS[2], ROWS[4]], padding_free=False)
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_padded_batches_and_those_of_an_evaluation_stay_as_they_were(evaluated: bool) -> None:
+    """An evaluation pads even where training does not: its results are gathered row by row."""
+    if evaluated:
+        batch = BatchForm(True, "").collator(TOKENIZER)([*validation_dataset([ROWS[2], ROWS[4]])])
+    else:
+        batch = batch_of([ROWS[2], ROWS[4]], padding_free=False)
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["input_ids"][1].tolist() == [*ROWS[4].input_ids, 2, 2]
     assert batch["labels"].tolist() == [ROWS[2].targets(), [ROWS[4].input_ids[0], -100, -100]]
