@@ -24,6 +24,7 @@ from lib.lineage.completion import finish_stage, keep_evaluation, make_record, o
 from lib.lineage.contract import keep_contract
 from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
+from lib.lineage.replayed import replayed_stages
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 
@@ -98,7 +99,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
     changes = keep_contract(stage, chat)
-    data = prepare_rows(settings, chat)
+    data = prepare_rows(settings, chat, processes=world.processes, earlier=replayed_stages(stage))
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     validation = data.validation or own.encoded(chat)
 

@@ -15,6 +15,7 @@ from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
 from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
 from lib.lineage.gate import earlier_stages
 from lib.lineage.record import StageRecord, read_record
+from lib.lineage.replayed import replayed_stages
 from lib.settings import InputError, list_stages
 from lib.training.launch import World, is_worker, prepare_environment, run_workers
 
@@ -53,7 +54,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     compute = choose_compute(settings.model)
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
-    mixture = load_mixture(settings)
+    mixture = load_mixture(settings, chat, earlier=replayed_stages(stage))
     own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
     processes = Processes(settings, world, compute.dtype, evaluates=False)
     processes.say(stage.headline, world.line(), compute.line(), *notices)
@@ -97,9 +98,11 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
     base = obtain_base(first.model, [], first.merged_base_dir, key="")
     model = load_base(base, compute, on_gpu=world.gpus > 0)
     scored = []
-    for settings in (stage.settings for stage in stages):
+    for stage in stages:
+        settings = stage.settings
         chat = chat_of(tokenizer, settings.data.chat_template)
-        rows, notices = evaluation_set(settings, prepare_heldout(settings, load_mixture(settings)), chat)
+        mixture = load_mixture(settings, chat, earlier=replayed_stages(stage))
+        rows, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
         evaluation = Evaluator(tokenizer, chat, settings, processes)(model, rows)
         scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))
         table = scores_table({"after": evaluation.to_json()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -17,8 +17,9 @@ from lib.data.preview import preview_rows
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
+from lib.lineage.replayed import replayed_stages
 from lib.model.base_files import base_folder
-from lib.settings import InputError, Problems, list_stages
+from lib.settings import InputError, Problems, StageSettings, list_stages
 from lib.training.launch import World
 
 
@@ -39,11 +40,12 @@ def show_plans(options: argparse.Namespace, chosen: Sequence[int], world: World)
     earlier = [number for number in list_stages(options.stages_dir) if number < max(chosen)]
     surveyed = survey(options.stages_dir, sorted({*earlier, *chosen}), chosen=chosen, overrides=options.set)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    known = {stage.settings.stage: stage.settings for stage in surveyed}
     plans: list[StagePlan] = []
     problems = Problems()
     for stage in (stage for stage in surveyed if stage.settings.stage in chosen):
         try:
-            plan = _show_plan(stage, plans, console, world, options, PLAN_CHARACTERS // len(chosen))
+            plan = _show_plan(stage, plans, console, world, options, PLAN_CHARACTERS // len(chosen), known)
         except InputError as error:
             problems.extend(error.problems)
         else:
@@ -62,12 +64,21 @@ def _show_plan(
     world: World,
     options: argparse.Namespace,
     characters: int,
+    known: Mapping[int, StageSettings],
 ) -> StagePlan:
+    """`known` are the settings of all stages up to this one, by number."""
     settings = stage.settings
     folder = base_folder(settings.model)
     chat = ChatFormat.load(folder, settings.data.chat_template) if folder else None
-    planned = plan_rows(settings, chat, characters=characters)
     runs_before = tuple(plan.stage for plan in before if plan.will_run)
+    upcoming = {number: known[number] for number in runs_before}
+    planned = plan_rows(
+        settings,
+        chat,
+        characters=characters,
+        processes=world.processes,
+        earlier=replayed_stages(stage, upcoming),
+    )
     plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force, chat=chat)
     if not options.json:
         print_plan(plan, console)

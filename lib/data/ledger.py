@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lib.data.encoded import DROPPED, EncodedRow
+from lib.data.labels import Label
 from lib.data.packing import PackCount
 from lib.data.rows import Example
 
@@ -47,16 +48,22 @@ class SourceLine:
     training: int
     """Rows left for training: duplicates counted, held-out content of any source excluded."""
     requested: float
-    """Share × base size, before rounding."""
+    """What the weights ask for, in the unit of the mix, before limits and rounding."""
     drawn: int
-    """After largest-remainder rounding."""
+    """Rows drawn for it."""
     upsampled: int
     """After the rules multiplied: the draws that go into training."""
     max_repeats: int
     """How often the most frequent row is drawn."""
     unseen: int
     """Training rows that are never drawn."""
+    realised: float = 0.0
+    """Size of the rows drawn, in the unit of the mix, before upsampling."""
+    replay_of: int | None = None
+    """The earlier stage that these rows are drawn from again; None: a data set of this stage's own mix."""
     encoded: TokenCount | None = None
+    trained: int | None = None
+    """Rows trained on over all steps: every epoch counts, and what the last step leaves out does not."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,31 @@ class LabelLine:
     """Draws that carry it, after upsampling."""
     share: float
     """Of all draws."""
+    requested: float = 0.0
+    """Draws that weights and rules ask for, before limits and rounding."""
     encoded: TokenCount | None = None
+    trained: int | None = None
+
+
+@dataclass(frozen=True)
+class NegativeLine:
+    """Negatives among the rows that can be told apart, in the stage's own mix."""
+
+    scope: str
+    """`*`: the whole mix; else a data set or a label."""
+    requested: float | None
+    """The share that SFT_NEGATIVE_SHARE asks for, in the unit of the mix."""
+    rows: int
+    """Training rows of the scope that can be told apart."""
+    negatives: int
+    """Of these, negatives."""
+    drawn: int
+    """Draws of the scope, after upsampling."""
+    drawn_negatives: int
+    realised: float
+    """Their share, in the unit of the mix; of draws that are trained on, once rows are encoded."""
+    trained: int | None = None
+    trained_negatives: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,15 +109,27 @@ class MixLedger:
     labels: tuple[LabelLine, ...]
     """The 200 most frequent, by field and then by value."""
     labels_left_out: int
-    base_size: int
-    """Size of the mix before upsampling."""
+    base_size: float
+    """Size that is asked for in the unit of the mix, before limits and upsampling."""
     drawn: int
     upsampled: int
+    """Draws that go into an epoch, with what is replayed of earlier stages."""
     validation: int
+    unit: str = "rows"
+    weights: str = "share"
+    """What the weights of the sources mean."""
+    replayed: int = 0
+    """Draws from earlier stages, among `upsampled`."""
+    negatives: tuple[NegativeLine, ...] = ()
+    """Empty where nothing tells negatives from positives."""
     encoded: TokenCount | None = None
     validation_encoded: TokenCount | None = None
     estimated: bool = False
     """True: the token counts are scaled up from a sample or guessed from characters."""
+    steps: int | None = None
+    """What `trained` counts: steps planned, in a record steps taken."""
+    trained: int | None = None
+    """Rows trained on in these steps, repeats counted."""
     packed: PackCount | None = None
     """The sequences that the rows were packed into; None: each row is one."""
 
@@ -101,14 +144,22 @@ class MixLedger:
         return asdict(self)
 
 
-def label_lines(rows: Iterable[Example], draws: Iterable[Example]) -> tuple[tuple[LabelLine, ...], int]:
+def label_lines(
+    rows: Iterable[Example], draws: Iterable[Example], requested: Mapping[Label, float]
+) -> tuple[tuple[LabelLine, ...], int]:
     """One line per label, and how many rarer labels are left out."""
     row_counts = Counter(label for example in rows for label in example.labels)
     drawn = list(draws)
     draw_counts = Counter(label for example in drawn for label in example.labels)
     frequent = sorted(row_counts, key=lambda label: (-row_counts[label], label))[:SHOWN_LABELS]
     lines = tuple(
-        LabelLine(*label, row_counts[label], draw_counts[label], draw_counts[label] / max(len(drawn), 1))
+        LabelLine(
+            *label,
+            row_counts[label],
+            draw_counts[label],
+            draw_counts[label] / max(len(drawn), 1),
+            requested.get(label, 0.0),
+        )
         for label in sorted(frequent)
     )
     return lines, len(row_counts) - len(frequent)

@@ -1,26 +1,31 @@
-"""Which rows are trained on, how often and in which order. Pure arithmetic, the same on every machine.
+"""Which rows are trained on and how often. Pure arithmetic, the same on every machine.
 
-Order of the steps: split (distinct rows, before anything repeats), weights to counts, even draws, upsampling,
-shuffle. Every choice of rows follows a hash of seed and content, so it does not depend on the rows' order.
+Order of the steps: split (distinct rows, before anything repeats), weights to draws, upsampling, replay of
+earlier stages, shuffle. docs/mixing.md explains each with an example.
 """
 
-import hashlib
 import math
 import random
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lib.data.amounts import Algebra
+from lib.data.draws import drawing_order, rank
+from lib.data.labels import Label
 from lib.data.ledger import MixLedger, SourceLine, label_lines
+from lib.data.negatives import NO_RULE, NegativeRule
+from lib.data.realised import negative_lines
+from lib.data.replay import NO_REPLAY, ReplayPool, replay_rows
 from lib.data.rows import Example, SourceRows
-from lib.data.upsampling import multiplier_of, unmatched_rules
+from lib.data.strata import Drawing, draw_rows
+from lib.data.upsampling import multiplier_of, unmatched_rules, upsample
 from lib.settings.errors import InputError, Problem
 
 
 @dataclass(frozen=True)
 class Mixture:
     train: tuple[Example, ...]
-    """One entry per draw, in training order; a row drawn three times stands here three times."""
+    """One entry per draw of an epoch, shuffled; a row drawn three times stands here three times."""
     validation: tuple[Example, ...]
     """Distinct held-out rows; none of their content is in `train`."""
     ledger: MixLedger
@@ -35,73 +40,65 @@ def plan_mixture(
     total_size: int | None = None,
     rules: Mapping[str, float] | None = None,
     strict: bool = True,
+    algebra: Algebra | None = None,
+    sizes: Mapping[str, int] | None = None,
+    negatives: NegativeRule = NO_RULE,
+    replay: ReplayPool = NO_REPLAY,
 ) -> Mixture:
-    """Split, weigh, draw, upsample and shuffle.
+    """Split, weigh, draw, upsample, replay and shuffle.
 
-    `rules` maps labels to multipliers. InputError when a rule matches no row (strict; else a notice) or when
-    a source keeps no row for training.
+    `rules` maps labels to multipliers; `sizes` maps row ids to tokens, for an algebra that counts these.
+    InputError when a rule matches no row (strict; else a notice), when a source keeps no row for training,
+    and when the algebra refuses what the weights ask for.
     """
-    rules = rules or {}
+    algebra, rules = algebra or Algebra(total_size=total_size), rules or {}
     unmatched = unmatched_rules(rules, [example for source in sources for example in source.examples])
     if unmatched and strict:
         raise InputError(unmatched)
     held_out = _held_out_keys(sources, val_ratio, seed)
     all_held_out = frozenset(key for keys in held_out for key in keys)
     training = [_training_rows(source, all_held_out, seed) for source in sources]
-    base_size = _base_size(sources, training) if total_size is None else total_size
-    shares = _shares(sources, training)
-    counts = largest_remainder(base_size, shares)
-    lines, draws = [], []
-    for source, rows, keys, share, count in zip(sources, training, held_out, shares, counts, strict=True):
-        repeats = upsample(rows, even_counts(count, len(rows)), rules)
-        draws += [example for example, times in zip(rows, repeats, strict=True) for _ in range(times)]
-        lines.append(_source_line(source, rows, len(keys), share, share * base_size, count, repeats))
+    of_row = [[1 if sizes is None else sizes.get(row.row_id, 0) for row in rows] for rows in training]
+
+    drawing = draw_rows(sources, training, of_row, algebra, negatives)
+    repeats = [upsample(rows, own, rules) for rows, own in zip(training, drawing.repeats, strict=True)]
+    own = [
+        example
+        for rows, times_of in zip(training, repeats, strict=True)
+        for example, times in zip(rows, times_of, strict=True)
+        for _ in range(times)
+    ]
+    replayed = replay_rows(replay, len(own), all_held_out, seed)
+    draws = [*own, *replayed.draws]
     random.Random(seed).shuffle(draws)
+
     validation = _first_of_each(sources, all_held_out)
-    labels, left_out = label_lines((example for rows in training for example in rows), draws)
+    trainable = [example for rows in training for example in rows]
+    requested = _requested_labels(drawing, training, rules)
+    for label, amount in replayed.requested.items():
+        requested[label] = requested.get(label, 0.0) + amount
+    labels, left_out = label_lines([*trainable, *replayed.rows], draws, requested)
+    lines = [
+        _source_line(i, source, training[i], of_row[i], len(held_out[i]), drawing, repeats[i])
+        for i, source in enumerate(sources)
+    ]
     ledger = MixLedger(
-        tuple(lines), labels, left_out, base_size, sum(counts), len(draws), validation=len(validation)
+        sources=(*lines, *replayed.lines),
+        labels=labels,
+        labels_left_out=left_out,
+        base_size=drawing.total,
+        drawn=sum(map(sum, drawing.repeats)),
+        upsampled=len(draws),
+        validation=len(validation),
+        unit=algebra.unit,
+        weights=algebra.weights,
+        replayed=len(replayed.draws),
+        negatives=negative_lines(
+            trainable, own, negatives, lambda row: 1 if sizes is None else sizes.get(row.row_id, 0)
+        ),
     )
-    return Mixture(tuple(draws), validation, ledger, tuple(_as_warning(problem) for problem in unmatched))
-
-
-def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers that add up to `total`, each within one of its quota; ties go to the earlier share."""
-    whole = math.fsum(shares)
-    quotas = [total * share / whole for share in shares]
-    counts = [math.floor(quota) for quota in quotas]
-    by_remainder = sorted(range(len(quotas)), key=lambda i: counts[i] - quotas[i])
-    for i in by_remainder[: total - sum(counts)]:
-        counts[i] += 1
-    return counts
-
-
-def even_counts(draws: int, rows: int) -> list[int]:
-    """How often each row is drawn: ⌊draws/rows⌋, and one more for the first `draws mod rows` of them."""
-    if rows == 0:
-        return []
-    every, extra = divmod(draws, rows)
-    return [every + (i < extra) for i in range(rows)]
-
-
-def upsample(rows: Sequence[Example], repeats: Sequence[int], rules: Mapping[str, float]) -> list[int]:
-    """The repeats after the rules multiplied them.
-
-    Rows are grouped by multiplier (of several matching rules the largest one counts: rules never compound). A
-    group with d draws gets ⌊multiplier·d + 0.5⌋, spread evenly over the rows of it that are drawn at all.
-    """
-    result = list(repeats)
-    groups: dict[float, list[int]] = {}
-    for i, row in enumerate(rows):
-        if repeats[i]:
-            groups.setdefault(multiplier_of(row, rules), []).append(i)
-    for multiplier, members in groups.items():
-        if multiplier == 1.0:
-            continue
-        draws = math.floor(multiplier * sum(repeats[i] for i in members) + 0.5)
-        for i, times in zip(members, even_counts(draws, len(members)), strict=True):
-            result[i] = times
-    return result
+    warnings = [_as_warning(problem) for problem in unmatched]
+    return Mixture(tuple(draws), validation, ledger, (*warnings, *drawing.notices))
 
 
 def _held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
@@ -115,7 +112,7 @@ def _held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> li
         keys = {example.key for example in source.examples}
         size = math.floor(ratio * len(keys) + 0.5)
         size = min(max(size, 1), len(keys) - 1) if ratio > 0 else 0
-        chosen.append(sorted(keys, key=lambda key: _rank(seed, key))[: max(size, 0)])
+        chosen.append(sorted(keys, key=lambda key: rank(seed, key))[: max(size, 0)])
     return chosen
 
 
@@ -130,30 +127,7 @@ def _training_rows(source: SourceRows, held_out: frozenset[str], seed: int) -> l
             expected="a row for training beside those held out, by this data set or one with the same rows",
             remedy="add rows, remove the data set from the mix, or lower SFT_VAL_RATIO",
         )
-    return sorted(rows, key=lambda row: (_rank(seed, f"draw:{row.key}"), row.labels, row.index))
-
-
-def _rank(seed: int, key: str) -> str:
-    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
-
-
-def _base_size(sources: Sequence[SourceRows], training: Sequence[Sequence[Example]]) -> int:
-    sizes = [len(rows) for rows in training]
-    return sum(sizes) if _unweighted(sources) else max(sizes)
-
-
-def _shares(sources: Sequence[SourceRows], training: Sequence[Sequence[Example]]) -> list[float]:
-    """Normalised weights. Without any, every row counts the same: a source weighs as much as it has rows."""
-    if _unweighted(sources):
-        weights = [float(len(rows)) for rows in training]
-    else:
-        weights = [1.0 if source.weight is None else source.weight for source in sources]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
-
-
-def _unweighted(sources: Sequence[SourceRows]) -> bool:
-    return all(source.weight is None for source in sources)
+    return drawing_order(rows, seed)
 
 
 def _first_of_each(sources: Sequence[SourceRows], keys: frozenset[str]) -> tuple[Example, ...]:
@@ -166,30 +140,44 @@ def _first_of_each(sources: Sequence[SourceRows], keys: frozenset[str]) -> tuple
     return tuple(first[key] for key in sorted(first))
 
 
+def _requested_labels(
+    drawing: Drawing, training: Sequence[Sequence[Example]], rules: Mapping[str, float]
+) -> dict[Label, float]:
+    """Draws of each label that weights and rules ask for, before limits and rounding."""
+    requested: dict[Label, float] = {}
+    for rows, passes in zip(training, drawing.passes, strict=True):
+        for row, times in zip(rows, passes, strict=True):
+            asked = times * multiplier_of(row, rules)
+            for label in row.labels:
+                requested[label] = requested.get(label, 0.0) + asked
+    return requested
+
+
 def _source_line(
+    index: int,
     source: SourceRows,
     rows: Sequence[Example],
+    sizes: Sequence[int],
     validation: int,
-    share: float,
-    requested: float,
-    drawn: int,
-    repeats: Iterable[int],
+    drawing: Drawing,
+    repeats: Sequence[int],
 ) -> SourceLine:
-    by_row = Counter(dict(enumerate(repeats)))
+    drawn = drawing.repeats[index]
     return SourceLine(
         id=source.name,
         weight=source.weight,
-        share=share,
+        share=drawing.shares[index],
         rows=len(source.examples),
         skipped=source.skipped,
         distinct=len({example.key for example in source.examples}),
         validation=validation,
         training=len(rows),
-        requested=requested,
-        drawn=drawn,
-        upsampled=by_row.total(),
-        max_repeats=max(by_row.values(), default=0),
-        unseen=sum(times == 0 for times in by_row.values()),
+        requested=drawing.shares[index] * drawing.total,
+        drawn=sum(drawn),
+        upsampled=sum(repeats),
+        max_repeats=max(repeats, default=0),
+        unseen=sum(times == 0 for times in repeats),
+        realised=float(sum(size * times for size, times in zip(sizes, drawn, strict=True))),
     )
 
 

@@ -1,19 +1,22 @@
 """The data of a stage, from its settings to encoded rows: what a run trains on, what a plan shows of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
 
 from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
-from lib.data.first_problems import FirstProblems
+from lib.data.encoding import Encoded, encode_rows
 from lib.data.ledger import MixLedger, TokenCount, with_token_counts
-from lib.data.masks import EncodingRules
-from lib.data.mixture import Mixture, plan_mixture
-from lib.data.packing import Pack, PackCount, pack_rows, rows_alone
-from lib.data.rows import Example, SourceRows, read_examples
-from lib.data.sources import AbsentSource, Source, load_source, load_sources
-from lib.data.token_guess import guess_row
+from lib.data.mixture import Mixture
+from lib.data.negatives import NegativeRule
+from lib.data.order import TrainingOrder
+from lib.data.packing import Pack, rows_alone
+from lib.data.realised import missed_shares, with_trained_rows, with_usable_negatives
+from lib.data.rows import Example, read_examples
+from lib.data.schedule import Schedule
+from lib.data.sources import AbsentSource, Source, load_source
+from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
+from lib.data.stage_order import pack_stage, stage_order
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 
@@ -24,30 +27,35 @@ _SAMPLED_DRAWS_PER_SOURCE = 20
 
 
 @dataclass(frozen=True)
-class SourceRecord:
-    """A data set as the stage record and MLflow name it."""
-
-    id: str
-    name: str
-    split: str
-    weight: float | None
-    rows: int
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class PreparedData:
     train: tuple[EncodedRow, ...]
-    """One entry per draw, in training order; a row drawn three times is the same object three times."""
-    packs: tuple[Pack, ...]
-    """The sequences that are trained on, each as positions in `train`: of one row without SFT_PACKING."""
+    """One entry per draw of an epoch; a row drawn three times is the same object three times."""
     validation: tuple[EncodedRow, ...]
+    schedule: Schedule
+    """The order in which `train` is gone through, epoch by epoch and step by step."""
     mixture: Mixture
     """The conversations behind the rows, for generation and previews."""
     ledger: MixLedger
-    """With exact token counts."""
+    """With exact token counts, and the rows of all steps that are planned."""
+    negatives: NegativeRule
     sources: tuple[SourceRecord, ...]
     notices: tuple[str, ...]
+
+    @property
+    def order(self) -> TrainingOrder:
+        """Of `packs`."""
+        return self.schedule.order
+
+    @property
+    def packs(self) -> tuple[Pack, ...]:
+        """The sequences that are trained on, each as positions in `train`: of one row without SFT_PACKING."""
+        return self.schedule.packs or rows_alone(len(self.train))
+
+    def ledger_after(self, steps: int) -> MixLedger:
+        """The ledger of a run that took so many steps: it may have stopped early."""
+        usable = {row.row_id for row in self.train}
+        rows = [example for example in self.mixture.train if example.row_id in usable]
+        return with_trained_rows(self.ledger, rows, self.schedule.times(steps), steps, self.negatives)
 
 
 @dataclass(frozen=True)
@@ -62,76 +70,98 @@ class PlannedData:
     notices: tuple[str, ...]
 
 
-def prepare_rows(settings: StageSettings, chat: ChatFormat) -> PreparedData:
+def prepare_rows(
+    settings: StageSettings, chat: ChatFormat, *, processes: int = 1, earlier: Sequence[ReplayedStage] = ()
+) -> PreparedData:
     """Everything that the stage trains and validates on, downloading Hub data sets that are missing.
 
-    Raises InputError for data sets, rows, rules and templates that are wrong, and when no row is left.
+    `processes` share a batch; `earlier` are the stages that SFT_REPLAY draws from. Raises InputError for data
+    sets, rows, rules and templates that are wrong, for a share of negatives that is missed (strict), and when
+    no row is left.
     """
-    mixed = _mix(settings, allow_download=True)
+    mixed = mix_stage(settings, chat, allow_download=True, earlier=earlier)
     mixture = mixed.mixture
     if mixture is None:
         raise AssertionError("with downloads allowed every data set is loaded or an error")
-    rows, notices = _encode(chat, [*mixture.train, *mixture.validation], settings)
-    ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows)
-    train = tuple(rows[example.row_id] for example in mixture.train if rows[example.row_id].usable)
-    validation = tuple(rows[example.row_id] for example in mixture.validation if rows[example.row_id].usable)
-    if not train:
+    rows, notices = _encoded(mixed.encoded, chat, [*mixture.train, *mixture.validation], settings)
+    ledger, schedule, remarks = _counted(mixture, rows, settings, processes)
+    if not schedule.order.rows:
         raise InputError([_nothing_left(ledger, settings)])
-    packs, packed = _pack([len(row.input_ids) for row in train], settings)
-    ledger = replace(ledger, packed=packed)
-    packing = (f"Packed {packed.rows:,} rows into {packed.line()}",) if packed else ()
     return PreparedData(
-        train,
-        packs,
-        validation,
-        mixture,
-        ledger,
-        mixed.sources,
-        (*mixed.notices, *chat.notices, *notices, *_loss_notices(ledger), *packing),
+        train=tuple(rows[example.row_id] for example in mixture.train if rows[example.row_id].usable),
+        validation=tuple(
+            rows[example.row_id] for example in mixture.validation if rows[example.row_id].usable
+        ),
+        schedule=schedule,
+        mixture=mixture,
+        ledger=ledger,
+        negatives=NegativeRule.of(settings.data),
+        sources=mixed.sources,
+        notices=(*mixed.notices, *chat.notices, *notices, *remarks),
     )
 
 
 def plan_rows(
-    settings: StageSettings, chat: ChatFormat | None, *, characters: int = PLAN_CHARACTERS
+    settings: StageSettings,
+    chat: ChatFormat | None,
+    *,
+    characters: int = PLAN_CHARACTERS,
+    processes: int = 1,
+    earlier: Sequence[ReplayedStage] = (),
 ) -> PlannedData:
     """The same, cheaply and without any download, for a plan.
 
     Up to `characters` every distinct row is encoded and the counts are exact; beyond, a sample of the
     draws is encoded and scaled. Without a tokenizer on this machine the counts are guessed from characters.
+    A mix in tokens needs every row's, so there all are encoded.
     """
-    mixed = _mix(settings, allow_download=False)
+    mixed = mix_stage(settings, chat, allow_download=False, earlier=earlier)
     mixture = mixed.mixture
     if mixture is None:
         return PlannedData(None, None, mixed.sources, mixed.absent, mixed.notices)
     everything = list({e.row_id: e for e in (*mixture.train, *mixture.validation)}.values())
-    complete = sum(example.characters for example in everything) <= characters
+    unknown = sum(example.characters for example in everything if example.row_id not in mixed.encoded)
+    complete = unknown <= characters
     chosen = everything if complete else _sample(mixture, characters)
-    notices: Sequence[str] = ()
-    if chat is None:
-        rules = EncodingRules.of(settings.data)
-        rows = {example.row_id: guess_row(example, rules) for example in chosen}
-    else:
-        rows, notices = _encode(chat, chosen, settings)
+    rows, notices = _encoded(mixed.encoded, chat, chosen, settings)
     estimated = chat is None or not complete
-    ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows, estimated=estimated)
-    count = ledger.encoded or TokenCount()
-    if not estimated and not count.rows:
+    ledger, _, remarks = _counted(mixture, rows, settings, processes, estimated=estimated)
+    if not estimated and not (ledger.encoded or TokenCount()).rows:
         raise InputError([_nothing_left(ledger, settings)])
-    known = (rows[example.row_id] for example in mixture.train if example.row_id in rows)
-    lengths = [len(row.input_ids) for row in known if row.usable]
-    # What was not encoded is taken to be as long as what was.
-    ledger = replace(ledger, packed=_pack(list(islice(cycle(lengths), count.rows)), settings)[1])
-    notices = (*mixed.notices, *(chat.notices if chat else ()), *notices, *_loss_notices(ledger))
-    return PlannedData(mixture, ledger, mixed.sources, mixed.absent, notices)
+    notices = [*mixed.notices, *(chat.notices if chat else ()), *notices, *remarks]
+    return PlannedData(mixture, ledger, mixed.sources, mixed.absent, tuple(notices))
 
 
-def _pack(lengths: Sequence[int], settings: StageSettings) -> tuple[tuple[Pack, ...], PackCount | None]:
-    """The sequences of rows of these lengths, and how full they are where rows are packed."""
-    if not settings.data.packing:
-        return rows_alone(len(lengths)), None
-    capacity = settings.data.max_seq_len
-    packs = pack_rows(lengths, capacity=capacity, seed=settings.seed)
-    return packs, PackCount.of(lengths, packs, capacity)
+def _encoded(
+    known: Encoded, chat: ChatFormat | None, examples: Sequence[Example], settings: StageSettings
+) -> tuple[Encoded, list[str]]:
+    """These rows encoded, but for those that are already."""
+    rows, notices = encode_rows(chat, (row for row in examples if row.row_id not in known), settings)
+    return {**known, **rows}, notices
+
+
+def _counted(
+    mixture: Mixture, rows: Encoded, settings: StageSettings, processes: int, *, estimated: bool = False
+) -> tuple[MixLedger, Schedule, list[str]]:
+    """The mixture's ledger with all that is known after encoding, the steps, and what is worth a notice."""
+    rule = NegativeRule.of(settings.data)
+    ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows, estimated=estimated)
+    ledger = with_usable_negatives(ledger, mixture.train, rows, rule)
+    usable = [row for row in mixture.train if row.row_id not in rows or rows[row.row_id].usable]
+    order, remarks = stage_order(settings, usable, rows, processes=processes)
+    packs, packed = pack_stage(settings, usable, rows)
+    if packed:
+        order = TrainingOrder(packed.packs, settings.seed)
+        ledger = replace(ledger, packed=packed)
+        remarks.append(f"Packed {packed.rows:,} rows into {packed.line()}")
+    schedule = Schedule.of(order, settings.training, processes, packs)
+    if usable:
+        ledger = with_trained_rows(ledger, usable, schedule.times(), schedule.steps, rule)
+    missed = missed_shares(ledger)
+    if missed and settings.strict and not estimated:
+        raise InputError(missed)
+    remarks += [f"[WARNING] {problem.key} {problem.value}" for problem in missed]
+    return ledger, schedule, [*_loss_notices(ledger), *remarks]
 
 
 def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example, ...], tuple[str, ...]]:
@@ -143,9 +173,11 @@ def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example
     return tuple(rows.examples), notices
 
 
-def load_mixture(settings: StageSettings) -> Mixture:
-    """The conversations that the stage trains and validates on, without encoding them."""
-    mixture = _mix(settings, allow_download=True).mixture
+def load_mixture(
+    settings: StageSettings, chat: ChatFormat, *, earlier: Sequence[ReplayedStage] = ()
+) -> Mixture:
+    """The conversations that the stage trains and validates on."""
+    mixture = mix_stage(settings, chat, allow_download=True).mixture
     if mixture is None:
         raise AssertionError("with downloads allowed every data set is loaded or an error")
     return mixture
@@ -158,68 +190,6 @@ def prepare_heldout(settings: StageSettings, mixture: Mixture) -> tuple[Example,
         return mixture.validation
     examples, _ = load_examples(name, "train", strict=settings.strict)
     return examples
-
-
-@dataclass(frozen=True)
-class _Mixed:
-    mixture: Mixture | None
-    sources: tuple[SourceRecord, ...]
-    absent: tuple[AbsentSource, ...]
-    notices: tuple[str, ...]
-
-
-def _mix(settings: StageSettings, *, allow_download: bool) -> _Mixed:
-    """Sources → examples → mixture. Problems of all data sets are raised together."""
-    data = settings.data
-    loaded = load_sources(data, strict=settings.strict, allow_download=allow_download)
-    notices = list(loaded.notices)
-    tables: list[SourceRows] = []
-    problems: list[Problem] = []
-    for source in loaded.sources:
-        try:
-            table, row_notices = read_examples(source, strict=settings.strict)
-        except InputError as error:
-            problems += error.problems
-        else:
-            tables.append(table)
-            notices += row_notices
-    if problems:
-        raise InputError(problems)
-    records = tuple(
-        SourceRecord(s.id, s.name, s.split, s.weight, len(s.rows), s.fingerprint) for s in loaded.sources
-    )
-    if not tables:
-        return _Mixed(None, records, loaded.absent, tuple(notices))
-    mixture = plan_mixture(
-        tables,
-        val_ratio=data.val_ratio,
-        seed=settings.seed,
-        total_size=data.mix_total_size,
-        rules=data.upsample_rules if data.use_upsampling else {},
-        # A rule may be meant for a data set that is not here yet.
-        strict=settings.strict and not loaded.absent,
-    )
-    return _Mixed(mixture, records, loaded.absent, (*notices, *mixture.notices))
-
-
-def _encode(
-    chat: ChatFormat, examples: Iterable[Example], settings: StageSettings
-) -> tuple[dict[str, EncodedRow], list[str]]:
-    """Each distinct row once, by row id. Rows that the template refuses: InputError, or lenient a notice."""
-    distinct = list({example.row_id: example for example in examples}.values())
-    encoded = chat.encode(distinct, EncodingRules.of(settings.data))
-    notices = []
-    if encoded.problems:
-        refused = FirstProblems()
-        refused.extend(encoded.problems)
-        if settings.strict:
-            raise InputError(refused.all_shown("data", "rows that the chat template refuses", len(distinct)))
-        first = encoded.problems[0]
-        notices.append(
-            f"[ERROR] the chat template refuses {refused.total} of {len(distinct)} rows, which were dropped; "
-            f"the first is {first.where}: {first.expected}"
-        )
-    return {row.row_id: row for row in encoded.rows}, notices
 
 
 def _sample(mixture: Mixture, budget: int) -> list[Example]:

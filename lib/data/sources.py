@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.data.data_files import EXTENSIONS, Row, files_of_split, fingerprint, read_file
 from lib.data.hub import is_hub_id, load_from_hub, read_cached
+from lib.data.split_parts import PART_FORM, parse_split
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import DataSettings
 
@@ -105,14 +106,15 @@ def _unique_name(name: str, split: str, taken: Sequence[str]) -> str:
     return f"{name} ({twins + 1})" if twins else name
 
 
-def _load_local(path: Path, name: str, split: str) -> tuple[list[Row], str]:
-    if any(sign in split for sign in "[]+"):
+def _load_local(path: Path, name: str, split: str) -> tuple[Sequence[Row], str]:
+    part = parse_split(split)
+    if part is None:
         raise InputError.of(
             where=name,
             key="split",
             value=split,
-            expected="a plain split name for a local data set",
-            remedy="parts of a split work for Hub data sets; cut the file, or lower its weight in the mix",
+            expected=f"a split of a local data set: {PART_FORM}",
+            remedy="write one part; several are several entries of the mix",
         )
     if not path.is_dir() and path.suffix.lower() not in EXTENSIONS:
         raise InputError.of(
@@ -123,8 +125,8 @@ def _load_local(path: Path, name: str, split: str) -> tuple[list[Row], str]:
             remedy="convert or rename the file",
         )
     # A single file is what the id names, whatever the split is called.
-    files = files_of_split(path, split) if path.is_dir() else [path]
-    return [row for file in files for row in read_file(file)], fingerprint(files)
+    files = files_of_split(path, part.name) if path.is_dir() else [path]
+    return part.of([row for file in files for row in read_file(file)]), fingerprint(files)
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -1,8 +1,10 @@
 """Rules that multiply rows by their labels."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from lib.data.draws import even_counts
 from lib.data.labels import Label
 from lib.data.rows import Example
 from lib.settings.errors import Problem
@@ -14,6 +16,26 @@ SHOWN_LABELS = 40
 def multiplier_of(example: Example, rules: Mapping[str, float]) -> float:
     """The largest multiplier among the rules that match a label of the row; 1.0 when none does."""
     return max((rules[label.value] for label in example.labels if label.value in rules), default=1.0)
+
+
+def upsample(rows: Sequence[Example], repeats: Sequence[int], rules: Mapping[str, float]) -> list[int]:
+    """The repeats after the rules multiplied them.
+
+    Rows are grouped by multiplier (of several matching rules the largest one counts: rules never compound). A
+    group with d draws gets ⌊multiplier·d + 0.5⌋, spread evenly over the rows of it that are drawn at all.
+    """
+    result = list(repeats)
+    groups: dict[float, list[int]] = {}
+    for i, row in enumerate(rows):
+        if repeats[i]:
+            groups.setdefault(multiplier_of(row, rules), []).append(i)
+    for multiplier, members in groups.items():
+        if multiplier == 1.0:
+            continue
+        draws = math.floor(multiplier * sum(repeats[i] for i in members) + 0.5)
+        for i, times in zip(members, even_counts(draws, len(members)), strict=True):
+            result[i] = times
+    return result
 
 
 def unmatched_rules(rules: Mapping[str, float], examples: Iterable[Example]) -> tuple[Problem, ...]:

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lib.data.negatives import is_offender
 from lib.evaluation.answers import Judgement, spoken
 from lib.evaluation.formats import Document, Unparsable, read_document
 from lib.evaluation.tally import Tally
@@ -104,9 +105,7 @@ def _read(text: str) -> tuple[Record | None, str, bool]:
 
 def _record(document: Mapping[str, Any]) -> Record:
     persons = [person for person in document["persons"] if isinstance(person, dict)]
-    offenders = [
-        person for person in persons if person.get("is_offender") is True and _text(person.get("act"))
-    ]
+    offenders = [person for person in persons if is_offender(person)]
 
     def joined(field: str) -> str:
         if not offenders:

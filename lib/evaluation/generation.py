@@ -15,6 +15,7 @@ from lib.model.threads import one_thread
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lib.training.loss import LabelledLoss
     from lib.training.processes import Processes
 
 T = TypeVar("T")
@@ -205,24 +206,24 @@ def token_loss(
 ) -> float:
     """Mean loss per supervised token over `rows` of (input_ids, targets; -100 carries no loss), in nats.
 
-    One row at a time: exact, whatever the batch size, and never more than one row of logits.
+    One row at a time: exact, whatever the batch size.
     """
+    from lib.training.loss import LabelledLoss
+
     rank, world = (processes.rank, processes.world.processes) if processes else (0, 1)
     with evaluating(model):
-        losses = [(i, *_summed_loss(model, *rows[i])) for i in range(rank, len(rows), world)]
+        loss = LabelledLoss(model)
+        losses = [(i, *_summed_loss(loss, *rows[i])) for i in range(rank, len(rows), world)]
     # Summed in the order of the rows, so that the number of processes does not show.
     losses = sorted(processes.gather(losses) if processes else losses)
     count = sum(tokens for _, _, tokens in losses)
     return sum(loss for _, loss, _ in losses) / count if count else float("nan")
 
 
-def _summed_loss(model: PreTrainedModel, input_ids: list[int], targets: list[int]) -> tuple[float, int]:
+def _summed_loss(loss: LabelledLoss, input_ids: list[int], targets: list[int]) -> tuple[float, int]:
     """(summed loss, supervised tokens) of one row."""
     import torch
-    from torch.nn.functional import cross_entropy
 
-    ids = torch.tensor([input_ids], device=model.device)
-    wanted = torch.tensor(targets[1:], device=model.device)
-    learned = wanted != -100
-    logits = model(input_ids=ids, use_cache=False).logits[0, :-1][learned].float()
-    return cross_entropy(logits, wanted[learned], reduction="sum").item(), int(learned.sum())
+    ids, labels = torch.tensor([[input_ids], [targets]], device=loss.device)
+    losses = loss(input_ids=ids, labels=labels).losses
+    return losses.sum().item(), losses.numel()

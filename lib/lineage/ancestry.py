@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.data.local_identity import local_fingerprints
 from lib.lineage.file_hashes import file_sha256
 from lib.lineage.fingerprint import (
     BaseFingerprint,
@@ -23,7 +24,7 @@ from lib.lineage.record import RUNNING, StageRecord, read_record
 from lib.lineage.versions import decisive_versions
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import base_folder
-from lib.settings import StageSettings
+from lib.settings import MixEntry, StageSettings
 
 # Settings that change what a person sees or keeps, not what is learned.
 WITHOUT_EFFECT = frozenset(
@@ -61,6 +62,8 @@ OF_GENERATION = frozenset(
         "SFT_GEN_EVAL_STYLE",
     ]
 )
+# Rows that answers are scored on are never replayed.
+NEVER_REPLAYED = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
 BASE, TOKENIZER, TEMPLATE = "base model", "tokenizer", "chat template"
 # The same base seen less and less closely: the first view that record and present both have is compared.
 BASE_VIEWS = (BASE, "base model by sizes and ends", "base model by name")
@@ -126,12 +129,28 @@ def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[s
     only the name."""
     judged_by_loss = settings.training.best_metric == "eval_loss"
     ignored = WITHOUT_EFFECT | (OF_GENERATION if judged_by_loss else frozenset())
+    if settings.data.replay:
+        ignored -= NEVER_REPLAYED
     return {
         **{key: value for key, value in settings.values.items() if key not in ignored},
         **_base_identity(settings, chain.base),
         **decisive_versions(),
         **{f"stage {parent.stage}": parent.fingerprint[:16] for parent in chain.parents},
         **{f"data set {name}": digest[:16] for name, digest in data_fingerprints.items()},
+    }
+
+
+def replayed_data(settings: StageSettings, chain: Chain) -> dict[str, str]:
+    """Content hashes of the local data sets of earlier stages, where some of their rows are drawn again."""
+    if not settings.data.replay:
+        return {}
+    return {
+        f"{name} of stage {parent.stage}": digest
+        for parent in chain.parents
+        if parent.record
+        for name, digest in local_fingerprints(
+            MixEntry(source["id"], None, source["split"]) for source in parent.record.data["sources"]
+        ).items()
     }
 
 
@@ -155,6 +174,8 @@ def stale_reasons(
     run, and nobody repeats those of stage 1 when stage 2 is run.
     """
     found = _differences(record.identity, current)
+    # A key that came later has a default that does as before.
+    found = [entry for entry in found if entry[0] in record.settings or origins.get(entry[0]) != "default"]
     if not as_run_now:
         passing = {
             key for given in (record.origins, origins) for key, origin in given.items() if origin in PASSING

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lib.lineage.record import StageRecord
 
@@ -44,8 +46,13 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 
 def data_table(record: StageRecord) -> str:
-    rows = (f"| {line['id']} | {line['upsampled']:,} |" for line in record.data["ledger"]["sources"])
+    rows = (f"| {line['id']} | {_trained(line):,} |" for line in record.data["ledger"]["sources"])
     return "\n".join(["| data set | rows trained |", "|---|---|", *rows])
+
+
+def _trained(line: Mapping[str, Any]) -> int:
+    """Rows over all steps, repeats counted."""
+    return int(line["upsampled"] if line["trained"] is None else line["trained"])
 
 
 def score_section(record: StageRecord) -> str:

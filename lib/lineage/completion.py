@@ -90,7 +90,10 @@ def make_record(
         adapter_sha256=files[ADAPTER_WEIGHTS],
         files=files,
         chat=chat_contract(chat).to_json(),
-        data={"sources": [asdict(source) for source in data.sources], "ledger": data.ledger.to_json()},
+        data={
+            "sources": [asdict(source) for source in data.sources],
+            "ledger": data.ledger_after(fitted.steps).to_json(),
+        },
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
         evaluation=evaluation.to_json(),

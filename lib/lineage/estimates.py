@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from lib.data.order import TrainingOrder
+from lib.data.schedule import Schedule
 from lib.training.durations import readable_duration
 
 # Activation floats kept per token and layer without checkpointing, in units of the hidden size:
@@ -43,20 +44,21 @@ class Estimate:
 
 
 def planned_steps(load: Workload) -> int:
-    """Optimizer steps, as transformers counts them (`Trainer.set_initial_training_values`, 5.23)."""
-    if load.max_steps > 0:
-        return load.max_steps
-    batches = math.ceil(load.rows / (load.batch * load.processes))
-    per_epoch = max(math.ceil(batches / load.accumulation), 1)
-    return math.ceil(load.epochs * per_epoch)
+    """Optimizer steps of the whole stage."""
+    return _schedule(load).steps
 
 
 def trained_tokens(load: Workload) -> int:
     """Tokens that pass through the model over all steps (the last batch of an epoch may be smaller)."""
     if not load.rows:
         return 0
-    per_epoch = max(math.ceil(math.ceil(load.rows / (load.batch * load.processes)) / load.accumulation), 1)
-    return round(load.tokens * planned_steps(load) / per_epoch)
+    schedule = _schedule(load)
+    return round(load.tokens * schedule.steps / schedule.steps_per_epoch)
+
+
+def _schedule(load: Workload) -> Schedule:
+    order = TrainingOrder(load.rows, seed=0)
+    return Schedule(order, load.batch, load.accumulation, load.processes, load.epochs, load.max_steps)
 
 
 def memory(

@@ -49,7 +49,7 @@ def failed_gate(settings: StageSettings) -> tuple[str, ...]:
     return (
         f"stage {settings.stage} FAILED its retention gate; its files are kept in {settings.stage_dir}",
         *(f"  {failure}" for failure in failures),
-        "  mix earlier data in (SFT_DATASET_MIX), lower SFT_LR or SFT_LORA_R and train it again, "
+        "  mix earlier data in (SFT_REPLAY, SFT_DATASET_MIX), lower SFT_LR or SFT_LORA_R and train it again, "
         "or accept the loss by lowering SFT_RETENTION_MIN",
     )
 

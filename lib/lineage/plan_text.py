@@ -23,7 +23,8 @@ def print_plan(plan: StagePlan, console: Console) -> None:
         console.print(f"  stale: {escape(reason)}")
     _print_lineage(plan, console)
     if plan.ledger:
-        console.print(Group(_mix_table(plan.ledger), *_label_tables(plan.ledger)))
+        tables = (_mix_table(plan.ledger), *_label_tables(plan.ledger), *_negative_tables(plan.ledger))
+        console.print(Group(*tables))
     for name in plan.absent:
         console.print(
             f"  data set {escape(name)} is not on this machine: the run downloads it; it is not counted here"
@@ -53,7 +54,9 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
 
 
 def _mix_table(ledger: dict[str, Any]) -> Table:
-    table = Table(title="mix", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    unit = ledger["unit"].replace("_", " ")
+    title = "mix" if unit == "rows" else f"mix, weights and requests in {unit}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("data set", overflow="fold")
     for name in (
         "weight",
@@ -64,6 +67,7 @@ def _mix_table(ledger: dict[str, Any]) -> Table:
         "upsampled",
         "repeats",
         "unseen",
+        "trained",
         "learned tokens",
     ):
         table.add_column(name, justify="right")
@@ -72,7 +76,7 @@ def _mix_table(ledger: dict[str, Any]) -> Table:
         encoded = line["encoded"] or {}
         table.add_row(
             escape(line["id"]),
-            "all" if line["weight"] is None else f"{line['weight']:g}",
+            _weight(line, ledger["weights"]),
             f"{line['rows']:,}",
             f"{line['validation']:,}",
             f"{line['requested']:,.1f}",
@@ -80,9 +84,43 @@ def _mix_table(ledger: dict[str, Any]) -> Table:
             f"{line['upsampled']:,}",
             f"≤ {line['max_repeats']}",
             f"{line['unseen']:,}",
+            _trained(line, about),
             f"{about}{encoded['supervised']:,}" if encoded else "?",
         )
     return table
+
+
+def _weight(line: dict[str, Any], meaning: str) -> str:
+    if line["replay_of"] is not None:
+        return "replay"
+    if line["weight"] is None:
+        return "all"
+    return {"share": "{:g}", "multiplier": "× {:g}", "cap": "≤ {:g}"}[meaning].format(line["weight"])
+
+
+def _trained(line: dict[str, Any], about: str) -> str:
+    """Rows over all steps."""
+    return "?" if line["trained"] is None else f"{about}{line['trained']:,}"
+
+
+def _negative_tables(ledger: dict[str, Any]) -> list[Table]:
+    if not ledger["negatives"]:
+        return []
+    table = Table(title="negatives", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("of", overflow="fold")
+    for name in ("rows", "negatives", "requested", "realised", "drawn", "trained"):
+        table.add_column(name, justify="right")
+    for line in ledger["negatives"]:
+        table.add_row(
+            "the whole mix" if line["scope"] == "*" else escape(line["scope"]),
+            f"{line['rows']:,}",
+            f"{line['negatives']:,}",
+            "-" if line["requested"] is None else f"{100 * line['requested']:.1f} %",
+            f"{100 * line['realised']:.1f} %",
+            f"{line['drawn_negatives']:,} of {line['drawn']:,}",
+            "?" if line["trained"] is None else f"{line['trained_negatives']:,} of {line['trained']:,}",
+        )
+    return [table]
 
 
 def _label_tables(ledger: dict[str, Any]) -> list[Table]:
@@ -90,7 +128,7 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
         return []
     table = Table(title="labels", title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("label", overflow="fold")
-    for name in ("rows", "drawn", "share", "learned tokens"):
+    for name in ("rows", "requested", "drawn", "share", "trained", "learned tokens"):
         table.add_column(name, justify="right")
     shown = [line for line in ledger["labels"] if line["drawn"]]
     few = sorted(shown, key=lambda line: -line["drawn"])[:SHOWN_LABELS]
@@ -99,12 +137,14 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
         table.add_row(
             escape(f"{line['field']}: {line['value']}"),
             f"{line['rows']:,}",
+            f"{line['requested']:,.1f}",
             f"{line['drawn']:,}",
             f"{100 * line['share']:.1f} %",
+            _trained(line, "≈ " if ledger["estimated"] else ""),
             f"{encoded['supervised']:,}" if encoded else "?",
         )
     if len(few) < len(shown):
-        table.add_row(f"… and {len(shown) - len(few)} rarer ones (--json lists them)", "", "", "", "")
+        table.add_row(f"… and {len(shown) - len(few)} rarer ones (--json lists them)", *[""] * 6)
     return [table]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.model.base import StageBase
-from lib.model.targets import AdapterTargets
+from lib.model.targets import AdapterTargets, keeps_inputs_first
 from lib.settings import LoraSettings, StageSettings
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def attach_lora(
         lora_dropout=0.0 if targets.parameters else lora.dropout,
         target_modules=list(targets.modules),
         target_parameters=list(targets.parameters) or None,
+        # PEFT would find out by itself, and warn of each layer that it did.
+        fan_in_fan_out=keeps_inputs_first(model, targets.modules),
         task_type="CAUSAL_LM",
     )
     set_seed(seed)

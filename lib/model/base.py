@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.model.merge_proof import proof_line
+from lib.model.sentencepiece_tokenizer import missing_readers, with_own_unknown_token
 from lib.settings import InputError, ModelSettings
 
 if TYPE_CHECKING:
@@ -140,13 +142,28 @@ def load_model(
 
 
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer beside the base. Raises InputError when it cannot be read."""
+    """The tokenizer beside the base. Raises InputError when it cannot be read, and for a missing package."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model.base_model, revision=model.base_revision or None)
+        tokenizer = AutoTokenizer.from_pretrained(model.base_model, revision=model.base_revision or None)
     except (OSError, ValueError, ImportError) as error:
-        raise base_error(model.base_model, error) from error
+        missing = missing_readers(error)
+        raise (
+            _missing_packages(model.base_model, missing) if missing else base_error(model.base_model, error)
+        ) from error
+    return with_own_unknown_token(tokenizer)
+
+
+def _missing_packages(path: str, packages: Sequence[str]) -> InputError:
+    names = " and ".join(packages)
+    return InputError.of(
+        where="tokenizer of the base model",
+        key="SFT_BASE_MODEL",
+        value=path,
+        expected=f"{names} to be installed: this tokenizer is a SentencePiece model, read with it",
+        remedy=f"pip install {' '.join(packages)}",
+    )
 
 
 def base_error(path: str, error: Exception) -> InputError:

@@ -85,7 +85,7 @@ def find_merged(folder: Path) -> MergedFolder:
     try:
         record = _record(folder)
         written, key = dict(record["files"]), str(record["key"])
-        if not record["proof"]:
+        if not record["proof"] or not all(isinstance(stamp, list) for stamp in written.values()):
             return MergedFolder("", ())
     except (OSError, ValueError, KeyError, TypeError):
         return MergedFolder("", ())

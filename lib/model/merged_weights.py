@@ -68,15 +68,16 @@ def _sum(layer: Any, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _update(layer: Any, adapter: str) -> torch.Tensor:
-    """s·BA in fp32, in the shape of the weight. PEFT keeps A of stacked experts as (expert·rank, in)
-    and B as (out, rank·expert)."""
+    """s·BA in fp32, in the shape of the weight: GPT-2's layers keep theirs as (in, out), in PEFT's words
+    fan_in_fan_out. PEFT keeps A of stacked experts as (expert·rank, in) and B as (out, rank·expert)."""
     import torch
 
     a, b = layer.lora_A[adapter].weight.float(), layer.lora_B[adapter].weight.float()
     scaling = layer.scaling[adapter]
     experts = getattr(layer, "num_experts", 1)
     if experts == 1:
-        return (b @ a) * scaling
+        update = (b @ a) * scaling
+        return update.T if getattr(layer, "fan_in_fan_out", False) else update
     a = a.reshape(experts, -1, a.shape[-1])
     b = b.reshape(b.shape[0], -1, experts)
     order = "ore,eri->eoi" if layer._did_swap_in_out_features else "ore,eri->eio"

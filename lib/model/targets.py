@@ -83,6 +83,14 @@ def _linear_leaf_names(model: nn.Module) -> set[str]:
     return names - {"lm_head"}
 
 
+def keeps_inputs_first(model: nn.Module, modules: Sequence[str]) -> bool:
+    """Whether the layers with these leaf names keep their weights as (inputs, outputs), as GPT-2's do."""
+    from transformers.pytorch_utils import Conv1D
+
+    targeted = [module for name, module in model.named_modules() if name.rpartition(".")[2] in modules]
+    return any(isinstance(module, Conv1D) for module in targeted)
+
+
 def _linear_weight_suffixes(model: nn.Module, leaves: set[str]) -> list[str]:
     """Suffixes of the 2-D weights of linear layers with these leaf names: `shared_expert.up_proj.weight`."""
     paths = [name.split(".") for name, parameter in model.named_parameters() if parameter.ndim == 2]

@@ -24,6 +24,7 @@ from lib.report.drawing import (
     empty_figure,
     error_bars,
 )
+from lib.report.negatives import WHOLE_MIX, NegativeStage
 from lib.report.scores import Measured, Score
 from lib.report.wording import metric_words, short_name
 from lib.report.wording import score as score_text
@@ -47,6 +48,7 @@ def figures(content: ReportContent) -> dict[str, go.Figure]:
             [score for score in content.scores if score.higher_is_better and not score.label]
         ),
         "scores_by_label": score_bars(headline_by_label(content)),
+        "negatives": negatives_by_stage(content.negatives),
         "retention": retention_heat_map(content.matrix),
     }
     return {name: figure for name, figure in made.items() if figure.data}
@@ -78,16 +80,39 @@ def ledger_sources(ledger: Mapping[str, Any]) -> go.Figure:
 
 
 def ledger_label(ledger: Mapping[str, Any], field: str) -> go.Figure:
-    """Per value of one label: how many rows carry it, and how often they were drawn."""
+    """Per value of one label: how many rows carry it, what was asked for, how often they were drawn."""
     lines = [line for line in ledger["labels"] if line["field"] == field]
     shown = sorted(lines, key=lambda line: (-line["drawn"], -line["rows"]))[:SHOWN_LABELS]
+    asked = [round(line["requested"], 1) for line in shown if "requested" in line]
     return bars(
         [line["value"] for line in shown],
         [
             ("rows available", GREY, [line["rows"] for line in shown]),
+            *([("asked for", BLUE, asked)] if asked else []),
             ("in the mix", ORANGE, [line["drawn"] for line in shown]),
         ],
     )
+
+
+def negatives_by_stage(negatives: Sequence[NegativeStage]) -> go.Figure:
+    """Share of negatives over the stages, with the scores that it moves; a curve needs two stages."""
+    figure = empty_figure(height=300, x_title="stage", y_title="share")
+    stages = [line for line in negatives if line.scope == WHOLE_MIX]
+    series: list[tuple[str, Sequence[float | None]]] = [
+        ("negatives in training", [line.realised for line in stages]),
+        ("precision", [line.precision for line in stages]),
+        ("recall", [line.recall for line in stages]),
+        ("false alarms on negatives", [line.false_alarms for line in stages]),
+    ]
+    for (name, values), color, dash in zip(series, LINES, DASHES, strict=False):
+        points = [
+            (line.stage, value) for line, value in zip(stages, values, strict=True) if value is not None
+        ]
+        if len(points) > 1:
+            figure.add_trace(curve([x for x, _ in points], [y for _, y in points], name, color, dash))
+    figure.update_yaxes(range=[0, 1.03])
+    figure.update_xaxes(dtick=1)
+    return figure
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]], best_step: int | None) -> go.Figure:

@@ -10,6 +10,7 @@ from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
 from lib.model.merge_proof import proof_line, proof_table
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
+from lib.report.negatives import NegativeStage, negative_stages, suggested_negatives
 from lib.report.samples import SampleView, sample_views
 from lib.report.scores import Retained, Score, retained, scores
 
@@ -48,6 +49,9 @@ class ReportContent:
     headline: str
     """Name of the metric that the stage is judged by first; "" when answers were not scored."""
     scores: tuple[Score, ...]
+    negatives: tuple[NegativeStage, ...]
+    """Of the ancestors and this stage; empty where nothing tells negatives from positives."""
+    suggested_negatives: str
     matrix: Matrix
     retained: tuple[Retained, ...]
     samples: tuple[SampleView, ...]
@@ -91,6 +95,8 @@ def report_content(
         best_step=training.get("best_step"),
         headline=headline_metric(evaluation),
         scores=scored,
+        negatives=negative_stages([*ancestors, record]),
+        suggested_negatives=suggested_negatives(record),
         matrix=retention_matrix([*ancestors, record], base_scores),
         retained=kept,
         samples=sample_views(samples),

@@ -11,7 +11,7 @@ from lib.settings.schema import (
     TrackingSettings,
     TrainingSettings,
 )
-from lib.settings.stage import list_stages, load_stage
+from lib.settings.stage import list_stages, load_stage, recorded_stage
 
 __all__ = [
     "DataSettings",
@@ -27,4 +27,5 @@ __all__ = [
     "TrainingSettings",
     "list_stages",
     "load_stage",
+    "recorded_stage",
 ]

@@ -27,6 +27,7 @@ def remarks(settings: StageSettings) -> Iterator[str]:
     data, training = settings.data, settings.training
     if data.upsample_rules and not data.use_upsampling:
         yield _without_effect(settings, "SFT_UPSAMPLE_RULES", "SFT_USE_UPSAMPLING=0")
+    yield from _remarks_on_the_mix(settings)
     if (
         training.lr_scheduler == "constant"
         and training.warmup_ratio > 0
@@ -40,12 +41,42 @@ def remarks(settings: StageSettings) -> Iterator[str]:
         yield "No evaluation by generation: no rows are held out and SFT_GEN_EVAL_DATASET_ID is empty"
 
 
+def _remarks_on_the_mix(settings: StageSettings) -> Iterator[str]:
+    data = settings.data
+    if data.order == "shuffled" and _given(settings, "SFT_ORDER_PACING"):
+        yield _without_effect(settings, "SFT_ORDER_PACING", "SFT_ORDER=shuffled")
+    if data.order != "complexity" and _given(settings, "SFT_ORDER_LEVELS"):
+        yield _without_effect(settings, "SFT_ORDER_LEVELS", f"SFT_ORDER={data.order}")
+    if data.mix_weights != "share" and all(entry.weight is None for entry in data.mix):
+        yield _without_effect(
+            settings, "SFT_MIX_WEIGHTS", "data sets without weights: all rows are drawn once"
+        )
+
+
 def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
     if settings.data.use_upsampling and not settings.data.upsample_rules:
         yield Contradiction(
             ("SFT_USE_UPSAMPLING", "SFT_UPSAMPLE_RULES"),
             "rules to apply: SFT_UPSAMPLE_RULES is empty",
             """Add SFT_UPSAMPLE_RULES='{"label": 2.0}', or set SFT_USE_UPSAMPLING=0.""",
+        )
+    if settings.data.mix_total_size is not None and settings.data.mix_weights != "share":
+        yield Contradiction(
+            ("SFT_DATASET_MIX_TOTAL_SIZE", "SFT_MIX_WEIGHTS"),
+            f"empty with SFT_MIX_WEIGHTS={settings.data.mix_weights}, whose weights make the size",
+            "Delete SFT_DATASET_MIX_TOTAL_SIZE, or set SFT_MIX_WEIGHTS=share.",
+        )
+    if settings.data.packing and settings.data.order != "shuffled":
+        yield Contradiction(
+            ("SFT_ORDER", "SFT_PACKING"),
+            "shuffled with SFT_PACKING=1, whose sequences hold rows of all kinds",
+            "Delete SFT_ORDER, or set SFT_PACKING=0.",
+        )
+    if settings.training.group_by_length and settings.data.order != "shuffled":
+        yield Contradiction(
+            ("SFT_GROUP_BY_LENGTH", "SFT_ORDER"),
+            f"0 with SFT_ORDER={settings.data.order}, which is an order of its own",
+            "Delete SFT_GROUP_BY_LENGTH, or set SFT_ORDER=shuffled.",
         )
     if settings.data.packing and settings.training.group_by_length:
         yield Contradiction(

@@ -21,6 +21,8 @@ from lib.settings.suggestions import did_you_mean
 
 MIX_FORM = '[{"id": "NAME or path", "weight": 1.0, "split": "train"}, …]'
 MIX_KEYS = ("id", "weight", "split")
+SHARES_FORM = '0.5 for the whole mix, or {"data set or label": share, …}, shares from 0 to 1'
+WHOLE_MIX = "*"
 RULES_FORM = '{"label": multiplier, …}, each multiplier a finite number above 0'
 
 
@@ -92,6 +94,24 @@ def rules() -> Reader[Mapping[str, float]]:
     return Reader(f"a JSON object, `{RULES_FORM.partition(',')[0]}}}`; multipliers above 0", parse)
 
 
+def shares() -> Reader[Mapping[str, float]]:
+    """The value of SFT_NEGATIVE_SHARE: one share, kept under WHOLE_MIX, or one by data set or label."""
+
+    def parse(given: str) -> Mapping[str, float]:
+        document = _parse_json(given, SHARES_FORM) if given else {}
+        if not isinstance(document, dict):
+            if not _is_share(document):
+                raise RefusedError(Fault(SHARES_FORM))
+            return {WHOLE_MIX: float(document)}
+        wrong = {name: share for name, share in document.items() if not (_is_name(name) and _is_share(share))}
+        if wrong or WHOLE_MIX in document:
+            faults = wrong or {WHOLE_MIX: document[WHOLE_MIX]}
+            raise RefusedError(*(Fault(SHARES_FORM, value=_as_json({k: v})) for k, v in faults.items()))
+        return {name: float(share) for name, share in document.items()}
+
+    return Reader(SHARES_FORM, parse)
+
+
 def object_file(allowed: str) -> Reader[Path]:
     """A path to a file that holds a JSON object."""
 
@@ -118,6 +138,10 @@ def is_positive(value: object) -> bool:
         return math.isfinite(float(value)) and value > 0
     except OverflowError:
         return False
+
+
+def _is_share(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _whole_set(name: str, allowed: str) -> MixEntry:

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -190,6 +190,19 @@ def words(allowed: str) -> Reader[tuple[str, ...]]:
         if "" in entries or len(set(entries)) < len(entries):
             raise RefusedError(Fault(f"{allowed}; no entry empty, none twice"))
         return entries
+
+    return Reader(allowed, parse)
+
+
+def ranks(allowed: str) -> Reader[Mapping[str, int]]:
+    """`a|b,c`: a and b have rank 0, c has rank 1. Every word once."""
+
+    def parse(given: str) -> Mapping[str, int]:
+        levels = [level.split("|") for level in text(allowed).parse(given).split(",")]
+        found = {word.strip(): rank for rank, level in enumerate(levels) for word in level}
+        if "" in found or len(found) < sum(map(len, levels)):
+            raise RefusedError(Fault(f"{allowed}; no word empty, none twice"))
+        return found
 
     return Reader(allowed, parse)
 

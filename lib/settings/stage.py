@@ -13,7 +13,7 @@ from lib.settings.layers import Given, Layers
 from lib.settings.reading import Reading
 from lib.settings.schema import StageSettings
 
-__all__ = ["KEYS", "SPELLINGS", "StageSettings", "list_stages", "load_stage"]
+__all__ = ["KEYS", "SPELLINGS", "StageSettings", "list_stages", "load_stage", "recorded_stage"]
 
 KEYS = {key.env: key for key in all_keys(StageSettings)}
 SPELLINGS = {name: key.env for key in KEYS.values() for name in (key.env, *key.known_as)}
@@ -37,6 +37,20 @@ def load_stage(
     _refuse_contradictions(settings, problems)
     problems.raise_if_any()
     return replace(settings, notices=(*layers.notices, *settings.notices, *remarks(settings)))
+
+
+def recorded_stage(stage: int, values: Mapping[str, str], origins: Mapping[str, str]) -> StageSettings:
+    """Settings from their texts as a stage record keeps them. Raises InputError for texts that are no longer
+    allowed."""
+    given = {
+        name: Given(values[name], origins[name], layer=1)
+        for name in KEYS
+        if values.get(name) and origins.get(name, "default") != "default"
+    }
+    problems = Problems()
+    settings = _read(Path(f"stage{stage}.env"), stage, given, problems)
+    problems.raise_if_any()
+    return settings
 
 
 def list_stages(stages_dir: Path) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lib.lineage.record import RECORD, StageRecord
 from lib.settings import StageSettings, TrackingSettings
 from lib.settings.errors import without_password
+from lib.tracking.mix_metrics import mix_metrics
 
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
@@ -104,8 +105,8 @@ class MlflowTracker:
     def results(
         self, record: StageRecord, samples: Sequence[Mapping[str, Any]], files: Sequence[Path]
     ) -> None:
-        """The scores before (step 0) and after, what earlier stages kept, the answers as a table, the whole
-        record, and the files that are there."""
+        """The scores before (step 0) and after, the realised mix, what earlier stages kept, the answers as a
+        table, the whole record, and the files that are there."""
         import mlflow
 
         steps, after = record.training["steps"], record.evaluation["after"]["metrics"]
@@ -116,6 +117,8 @@ class MlflowTracker:
         # The weights that are kept may be those of an earlier step than the last that was scored.
         self.metrics({name: value for name, value in after.items() if name not in logged}, steps)
         self.metrics({f"final/{name}": value for name, value in after.items() if "/" not in name}, steps)
+        self.metrics(mix_metrics(record.data["ledger"]), steps)
+        self._quietly(lambda: mlflow.log_dict(record.data["ledger"], "ledger.json"))
         for entry in record.evaluation["retention"]:
             if entry["now"] is not None:
                 self.metrics({f"retention/stage{entry['stage']}/{entry['headline']}": entry["now"]}, steps)

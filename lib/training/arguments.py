@@ -45,7 +45,6 @@ def _optimisation(training: TrainingSettings) -> dict[str, Any]:
         "per_device_train_batch_size": training.per_device_train_bs,
         "per_device_eval_batch_size": training.per_device_eval_bs,
         "gradient_accumulation_steps": training.grad_accum,
-        "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
         "learning_rate": training.lr,
         "lr_scheduler_type": training.lr_scheduler,
         "lr_scheduler_kwargs": {"min_lr_rate": training.min_lr_ratio}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Generator
-from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from lib.settings import InputError
@@ -106,23 +104,3 @@ def validation_dataset(rows: Sequence[EncodedRow]) -> Dataset:
     return Dataset.from_dict(
         {"input_ids": [row.input_ids for row in rows], "labels": [row.targets() for row in rows]}
     )
-
-
-class LengthGroupedOrder(LengthGroupedSampler):
-    """transformers' order for SFT_GROUP_BY_LENGTH, drawn from seed and epoch.
-
-    Its own draws from the global generator, which differs between processes once they have trained: from the
-    second epoch on some rows would come twice and others never.
-    """
-
-    def __init__(self, batch_size: int, lengths: Sequence[int], seed: int) -> None:
-        """`batch_size`: rows that one step takes, over all processes."""
-        super().__init__(batch_size, lengths=list(lengths))
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Any]:
-        generator = Generator().manual_seed(self.seed + self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))

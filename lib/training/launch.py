@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.settings import InputError
+from lib.training.extension_lock import release_orphaned_locks
 
 # Numbers of malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -4: 0}
@@ -114,6 +115,8 @@ def run_workers(world: World, command: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     _require_compiler(world)
+    for notice in release_orphaned_locks():
+        print(notice, file=sys.stderr, flush=True)
     # More threads than cores make every small product wait for a barrier.
     threads = max(1, (os.cpu_count() or 1) // world.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -1,17 +1,20 @@
-"""SFTTrainer whose evaluations also generate answers, and never change what is trained."""
+"""SFTTrainer that goes through the rows as planned, whose loss is that of the labelled tokens, and whose
+evaluations also generate answers and never change what is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from datasets import Dataset
+import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
-from lib.training.batches import LengthGroupedOrder
+from lib.data.order import TrainingOrder
+from lib.training.loss import LabelledLoss, TokenLosses
+from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
 
 GENERATED = ("gen_", "heldout_")
@@ -20,18 +23,63 @@ Generation = Callable[[PreTrainedModel, int], dict[str, float]]
 
 
 class StageTrainer(SFTTrainer):
-    def __init__(self, *args: Any, generation: Generation | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.generation = generation
+    # compute_loss divides by the labelled tokens of the whole batch, whatever forward the model has.
+    loss_is_scaled_for_ga = True
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
-        """The same order on every process, in every epoch and after resuming."""
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(ids) for ids in rows["input_ids"]]
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedOrder(step, lengths, self.args.data_seed)
+    def __init__(
+        self, *args: Any, order: TrainingOrder, generation: Generation | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self.order = order
+        self.generation = generation
+        self.model_accepts_loss_kwargs = True
+        self.labelled_loss = LabelledLoss(self.model)
+        self.labelled_loss.through_forward()
+        self._clear_sums()
+
+    def _clear_sums(self) -> None:
+        """Of training since the last log, or of this evaluation: summed loss, labelled tokens, correct ones;
+        of training also, tokens without padding. Kept on the device: reading them would make it wait."""
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Summed loss of the labelled tokens over `num_items_in_batch`: their number in all micro-batches of
+        the optimizer step, on all processes. Without it (an evaluation) over their number in this batch."""
+        found: TokenLosses = model(**inputs, token_losses=True)
+        count = found.losses.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = found.losses.sum() / torch.as_tensor(count).clamp(min=1)
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over them, not summed
+        self._add_sums(found, inputs)
+        return (loss, found) if return_outputs else loss
+
+    def _add_sums(self, found: TokenLosses, inputs: dict[str, Any]) -> None:
+        by_row = found.sums_by_row(len(inputs["labels"]))
+        if self.model.training:
+            self._sums[:3] += by_row.sum(0)
+            mask = inputs.get("attention_mask")
+            self._sums[3] += inputs["input_ids"].numel() if mask is None else mask.sum()
+        else:
+            # Rows that only fill up the last batch of the processes are left out.
+            self._sums[:3] += self.accelerator.gather_for_metrics(by_row).sum(0)
+
+    def _token_metrics(self) -> dict[str, float]:
+        """Of all processes since the last call; nothing where no token was trained on."""
+        _, labelled, correct, tokens = self.accelerator.reduce(self._sums, "sum").tolist()
+        self._clear_sums()
+        self._total_train_tokens += int(tokens)
+        metrics = {"mean_token_accuracy": correct / labelled} if labelled else {}
+        return {**metrics, "num_tokens": self._total_train_tokens} if tokens else metrics
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """The planned order; accelerate only shares it out among the processes."""
+        return OrderSampler(self.order)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.
@@ -44,9 +92,15 @@ class StageTrainer(SFTTrainer):
         return metrics
 
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:
-        """The scores join the loop's own metrics, so that the log, early stopping and the choice of the best
+        """The loss per labelled token, whatever the batches (transformers averages those of the batches). The
+        scores join the loop's own metrics, so that the log, early stopping and the choice of the best
         checkpoint see them."""
+        training, self._sums = self._sums, torch.zeros_like(self._sums)
         output = super().evaluation_loop(*args, **options)
+        (loss, labelled, correct, _), self._sums = self._sums.tolist(), training
+        if labelled:
+            output.metrics["eval_loss"] = loss / labelled
+            output.metrics["eval_mean_token_accuracy"] = correct / labelled
         if self.generation:
             model = self.accelerator.unwrap_model(self.model)
             output.metrics.update(self.generation(model, self.state.global_step))
@@ -57,7 +111,10 @@ class StageTrainer(SFTTrainer):
         return output
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
-        """The log has each metric once, under its own name."""
+        """The log has each metric once, under its own name; while training with the tokens so far and the
+        share of labels that were the most likely token."""
+        if "loss" in logs or "train_loss" in logs:
+            logs = {**logs, **self._token_metrics()}
         twice = {f"eval_{name}" for name in logs if name.startswith(GENERATED)}
         super().log({name: value for name, value in logs.items() if name not in twice}, *args, **options)
 

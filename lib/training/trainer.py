@@ -95,7 +95,8 @@ def build_trainer(
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
 ) -> SFTTrainer:
-    """The trainer on rows that are tokenised and masked already; TRL prepares nothing."""
+    """The trainer on rows that are tokenised and masked already, gone through in this order; TRL prepares
+    nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     from lib.training.batches import training_dataset, validation_dataset
@@ -113,11 +114,13 @@ def build_trainer(
         train_dataset=training_dataset(data.train, data.packs),
         eval_dataset=validation_dataset(validation) if validation else None,
         data_collator=form.collator(tokenizer),
+        order=data.order,
         generation=generation,
         processing_class=tokenizer,
         callbacks=[ProgressCallback(), *noise, *callbacks, *stopping],
     )
     trainer.remove_callback(PrinterCallback)
+    processes.say(*trainer.labelled_loss.notices)
     return trainer
 
 

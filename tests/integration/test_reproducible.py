@@ -11,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_curriculum import Curriculum
+from tiny_curriculum import rows as conversations
 
 STEPS = 6
 # (rows per device and step, accumulated steps, processes): four rows for every update each time.
-CUTS = {"4x1": (4, 1, 1), "1x4": (1, 4, 1), "2 ranks x2": (2, 1, 2)}
+CUTS = {"4x1": (4, 1, 1), "1x4": (1, 4, 1), "2 ranks x2": (2, 1, 2), "2 ranks x1 x2": (1, 2, 2)}
+# Entries of an answer, and so labelled tokens: ten times as many in one row as in the next.
+UNEVEN = (10, 1, 2, 1, 7)
 # The cuts add the same fp32 numbers in another order, which differs by a few units of 2^-24 in a loss of
 # about 6 (4e-7). Six steps of Adam at a rate of 5e-3 let that grow by some tens; a loss averaged over batches
 # instead of tokens, or a batch with other rows, differs from the second decimal on.
@@ -46,6 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, new_curriculum: MakeCurriculu
     made = {name: new_curriculum(folder / name) for name in ("same seed", "other seed", *CUTS)}
     made["other seed"].set(1, SFT_SEED=3408)
     for name, (rows, accumulated, _) in CUTS.items():
+        made[name].write_rows("general.jsonl", conversations(20, entries=UNEVEN))
         made[name].set(
             1,
             SFT_LORA_DROPOUT=0,
@@ -91,6 +95,13 @@ def test_four_rows_at_once_are_one_row_four_times(runs: dict[str, Curriculum]) -
 @needs_compiler
 def test_two_sharded_processes_train_as_one(runs: dict[str, Curriculum], sharded: Curriculum) -> None:
     assert_equivalent(runs["4x1"], sharded)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_two_sharded_processes_that_accumulate_train_as_one(runs: dict[str, Curriculum]) -> None:
+    runs["2 ranks x1 x2"].train(1, "--nproc", 2)
+    assert_equivalent(runs["4x1"], runs["2 ranks x1 x2"])
 
 
 def assert_equivalent(one: Curriculum, other: Curriculum) -> None:

@@ -138,15 +138,22 @@ def make_curriculum(folder: Path, base: Path) -> Curriculum:
 
 
 def rows(
-    count: int, *, formats: Sequence[str] = ("json", "yaml", "toml"), first: int = 0
+    count: int,
+    *,
+    formats: Sequence[str] = ("json", "yaml", "toml"),
+    first: int = 0,
+    entries: Sequence[int] = (1, 2, 3, 4),
 ) -> list[dict[str, Any]]:
     """`count` different conversations with a plan, an output marker and labels; answers of one to four
-    entries, so that a mean over batches is not the mean over tokens."""
-    return [_row(number, formats[number % len(formats)]) for number in range(first, first + count)]
+    entries in turn, so that a mean over batches is not the mean over tokens."""
+    return [
+        _row(number, formats[number % len(formats)], entries[number % len(entries)])
+        for number in range(first, first + count)
+    ]
 
 
-def _row(number: int, format_name: str) -> dict[str, Any]:
-    document = {WORDS[(number + step) % len(WORDS)]: number * 7 % 50 + step for step in range(1 + number % 4)}
+def _row(number: int, format_name: str, entries: int) -> dict[str, Any]:
+    document = {WORDS[(number + step) % len(WORDS)]: number * 7 % 50 + step for step in range(entries)}
     answer = {
         "json": json.dumps(document),
         "yaml": "\n".join(f"{key}: {value}" for key, value in document.items()),

@@ -18,6 +18,7 @@ from lib.evaluation.stage_evaluation import Retained, StageEvaluation
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
+from lib.lineage.replayed import replayed_stages
 from lib.model.adapter import Census
 from lib.model.base import StageBase
 from lib.settings import list_stages
@@ -54,6 +55,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "gpt_oss": ("GptOss", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "qwen3": ("Qwen3", {}),
+    "gpt2": ("GPT2", {}),
 }
 
 
@@ -99,7 +101,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             name, own = FAMILIES[family]
             config = getattr(transformers, f"{name}Config")(**(SIZES | own | overrides))
             torch.manual_seed(7)
-            model = getattr(transformers, f"{name}ForCausalLM")(config).to(getattr(torch, dtype))
+            model = transformers.AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
             made[key] = tmp_path_factory.mktemp(family)
             model.save_pretrained(made[key])
             save_tiny_tokenizer(made[key])
@@ -163,7 +165,7 @@ class Curriculum:
         return chat
 
     def prepared(self, stage: SurveyedStage) -> PreparedData:
-        return prepare_rows(stage.settings, self.chat(stage))
+        return prepare_rows(stage.settings, self.chat(stage), earlier=replayed_stages(stage))
 
     @staticmethod
     def scored(

@@ -4,10 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.settings.json_values import MixEntry, mix, rules, whole_set, whole_sets
+from lib.settings.json_values import MixEntry, mix, rules, shares, whole_set, whole_sets
 from lib.settings.keys import Key, first_of, key
-from lib.settings.readers import choice, flag, for_now, integer, local_or_named, number, optional, words
+from lib.settings.readers import (
+    choice,
+    flag,
+    integer,
+    local_or_named,
+    number,
+    optional,
+    ranks,
+    words,
+)
 
+LEVELS = "simple|easy|low,medium|moderate,complex|hard|high"
 MARKERS = "Output:,OUTPUT:,Final:,Answer:,Result:,Response:"
 
 
@@ -31,8 +41,47 @@ class DataSettings:
         "SFT_DATASET_MIX_TOTAL_SIZE",
         "",
         optional(integer(minimum=1)),
-        unit="rows",
-        meaning="Rows drawn in total; empty: as many as the largest set of a mix has, or all without a mix",
+        unit="SFT_MIX_UNIT",
+        meaning="Size of the mix; empty: as much as the largest set of a mix has, or all of it without",
+    )
+    mix_unit: Literal["rows", "tokens", "supervised_tokens"] = key(
+        "SFT_MIX_UNIT",
+        "rows",
+        choice("rows", "tokens", "supervised_tokens"),
+        meaning="What sizes and weights count; tokens are those after truncation, supervised ones carry loss",
+    )
+    mix_weights: Literal["share", "multiplier", "cap"] = key(
+        "SFT_MIX_WEIGHTS",
+        "share",
+        choice("share", "multiplier", "cap"),
+        meaning="What a weight says: part of the mix, times its own size, or at most so much of it",
+    )
+    mix_exhausted: Literal["repeat", "stop", "error"] = key(
+        "SFT_MIX_EXHAUSTED",
+        "repeat",
+        choice("repeat", "stop", "error"),
+        meaning="A data set is asked for more than it has: repeat its rows evenly, shrink the whole mix with "
+        "its shares kept, or refuse",
+    )
+    mix_max_repeats: int | None = key(
+        "SFT_MIX_MAX_REPEATS",
+        "",
+        optional(integer(minimum=1)),
+        unit="times",
+        meaning="How often the weights may draw a row; empty: any number with `repeat`, else once",
+    )
+    negative_share: Mapping[str, float] = key(
+        "SFT_NEGATIVE_SHARE",
+        "",
+        shares(),
+        unit="share",
+        meaning="Negatives among the rows that are told apart: of the whole mix, or by data set or label",
+    )
+    negative_labels: tuple[str, ...] | None = key(
+        "SFT_NEGATIVE_LABELS",
+        "",
+        optional(words("a comma-separated list of labels")),
+        meaning="Labels that make a row a negative; extraction records tell it by their answer",
     )
     val_ratio: float = key(
         "SFT_VAL_RATIO",
@@ -99,7 +148,25 @@ class DataSettings:
     replay: float = key(
         "SFT_REPLAY",
         "0",
-        for_now(number(minimum=0, below=1), 0.0, "0"),
+        number(minimum=0, below=1),
         unit="share of rows",
-        meaning="Rows of earlier stages mixed in against forgetting",
+        meaning="Part of the stage that is drawn from what earlier stages learned from, against forgetting",
+    )
+    order: Literal["shuffled", "length", "complexity"] = key(
+        "SFT_ORDER",
+        "shuffled",
+        choice("shuffled", "length", "complexity"),
+        meaning="Order of an epoch: shuffled, or from easy to hard by tokens or declared complexity",
+    )
+    order_pacing: Literal["linear", "root", "step"] = key(
+        "SFT_ORDER_PACING",
+        "linear",
+        choice("linear", "root", "step"),
+        meaning="How fast harder rows join the easy ones (docs/mixing.md)",
+    )
+    order_levels: Mapping[str, int] = key(
+        "SFT_ORDER_LEVELS",
+        LEVELS,
+        ranks("levels from easy to hard between commas, equal ones between |"),
+        meaning="Words for complexity; numbers need no entry",
     )

@@ -1,26 +1,26 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from lib.data.local_identity import local_fingerprints
-from lib.settings import DataSettings, load_stage
+from lib.settings import DataSettings, MixEntry, load_stage
 
-Data = Callable[..., DataSettings]
+Data = Callable[..., Sequence[MixEntry]]
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Data:
-    """data(("id", "split"), …): the data settings of a stage with this mix."""
+    """data(("id", "split"), …): the mix of a stage."""
 
-    def make(*entries: tuple[str, str]) -> DataSettings:
+    def make(*entries: tuple[str, str]) -> Sequence[MixEntry]:
         folder = tmp_path / "stages"
         folder.mkdir(exist_ok=True)
         mix = json.dumps([{"id": name, "split": split} for name, split in entries])
         lines = f"SFT_BASE_MODEL=b\nSFT_OUT_LORA_DIR=o\nSFT_DATASET_MIX='{mix}'\n"
         (folder / "stage1.env").write_text(lines)
-        return load_stage(folder, 1, environ={}).data
+        return load_stage(folder, 1, environ={}).data.mix
 
     return make
 
@@ -72,6 +72,6 @@ def test_it_is_the_fingerprint_that_a_run_records(data: Data, tmp_path: Path) ->
 
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n')
-    settings = data((str(file), "train"))
-    (source,) = load_sources(settings, strict=True).sources
-    assert local_fingerprints(settings) == {str(file): source.fingerprint}
+    mix = data((str(file), "train"))
+    (source,) = load_sources(DataSettings(mix=mix), strict=True).sources
+    assert local_fingerprints(mix) == {str(file): source.fingerprint}

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.mixture import Mixture, even_counts, largest_remainder, plan_mixture, upsample
+from lib.data.amounts import largest_remainder
+from lib.data.draws import even_counts
+from lib.data.mixture import Mixture, plan_mixture
 from lib.data.rows import SourceRows, to_example
+from lib.data.upsampling import upsample
 from lib.settings.errors import InputError
 
 MakeRows = Callable[..., SourceRows]

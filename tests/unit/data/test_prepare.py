@@ -207,6 +207,57 @@ def test_a_plan_imports_nothing_heavy() -> None:
         assert f"'{name}'" not in modules
 
 
+def test_rows_go_from_easy_to_hard_by_declared_complexity(
+    stage: MakeSettings, tmp_path: Path, chat: ChatFormat
+) -> None:
+    levels = ["complex", "simple", "medium"] * 8
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": "q", "completion": f"a {i}", "metadata": {"complexity": level}}
+        for i, level in enumerate(levels)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = stage(SFT_DATASET_ID=path, SFT_VAL_RATIO=0, SFT_ORDER="complexity", SFT_ORDER_PACING="step")
+    prepared = prepare_rows(settings, chat)
+    order = [prepared.train[i].labels[0].value for i in prepared.order.epoch(0)]
+    assert set(order[:6]) == {"simple"}
+    assert "complex" not in order[:12]
+    own = stage(SFT_DATASET_ID=path, SFT_ORDER="complexity", SFT_ORDER_LEVELS="simple,medium")
+    with pytest.raises(InputError, match="none that is known: complex"):
+        prepare_rows(own, chat)
+
+
+def test_a_missed_share_of_negatives_is_refused_or_said(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    """Half of the draws are negatives, but half of these have answers too long to be trained on."""
+    short = data_file([f"fine {i}" for i in range(40)], "short.jsonl", type="positive")
+    long = data_file(["long " * 100] * 20 + [f"none {i}" for i in range(20)], "long.jsonl", type="negative")
+    mix = json.dumps([{"id": short}, {"id": long}])
+    keys = {"SFT_VAL_RATIO": 0, "SFT_MAX_SEQ_LEN": 60, "SFT_NEGATIVE_LABELS": "negative"}
+    strict = stage(SFT_DATASET_MIX=mix, SFT_NEGATIVE_SHARE=0.5, **keys)
+    with pytest.raises(InputError, match="after filtering, truncation and upsampling it is 0"):
+        prepare_rows(strict, chat)
+    lenient = stage(SFT_DATASET_MIX=mix, SFT_NEGATIVE_SHARE=0.5, SFT_STRICT=0, **keys)
+    assert any("SFT_NEGATIVE_SHARE" in notice for notice in prepare_rows(lenient, chat).notices)
+
+
+def test_a_mix_in_tokens_is_planned_as_it_runs(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    short = data_file([f"fine {i}" for i in range(30)], "short.jsonl")
+    long = data_file([f"{'word ' * 40}{i}" for i in range(30)], "long.jsonl")
+    mix = json.dumps([{"id": short}, {"id": long}])
+    settings = stage(SFT_DATASET_MIX=mix, SFT_MIX_UNIT="supervised_tokens", SFT_MASK_COT=0)
+    prepared = prepare_rows(settings, chat)
+    lines = prepared.ledger.sources
+    for line in lines:
+        assert line.encoded is not None
+        assert line.realised == line.encoded.supervised
+    assert lines[0].realised == pytest.approx(lines[1].realised, rel=0.1)
+    assert plan_rows(settings, chat, characters=0).ledger == prepared.ledger
+
+
 def test_rows_are_packed_as_the_plan_says(
     stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
 ) -> None:

@@ -62,9 +62,20 @@ def test_an_empty_data_set_is_an_error(tmp_path: Path) -> None:
         load_source(str(tmp_path / "empty.jsonl"), "train")
 
 
-def test_parts_of_a_split_are_for_the_hub(rows_file: Path) -> None:
-    with pytest.raises(InputError, match="plain split name"):
-        load_source(str(rows_file), "train[:10]")
+def test_a_part_of_a_local_file_is_read_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"text": "{number}"}}\n' for number in range(10)))
+    loaded = load_source(str(path), "train[:4]")
+    assert loaded is not None
+    assert [row["text"] for row in loaded[0]] == ["0", "1", "2", "3"]
+    with pytest.raises(InputError, match="at least one row"):
+        load_source(str(path), "train[10:]")
+
+
+@pytest.mark.parametrize("split", ["train+test", "train[:4]+test", "train[4]", "train[:4", ""])
+def test_another_form_of_a_split_is_an_error(split: str, rows_file: Path) -> None:
+    with pytest.raises(InputError, match="FROM:TO"):
+        load_source(str(rows_file), split)
 
 
 def test_an_unknown_file_ending_is_an_error(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_cards_name_everything_that_went_in(trained: Any) -> None:
     exported = export(trained)
     for card in (merged_card(exported, "mine"), adapter_card(exported, "mine", 24)):
         assert card.startswith(f"---\nbase_model: {trained.base}\n")
-        assert card.count(f"| {trained.data} | 38 |") == 2
+        assert card.count(f"| {trained.data} | 70 |") == 2
         for record in exported.records:
             assert record.adapter_sha256 in card
         assert exported.chain.base.content in card

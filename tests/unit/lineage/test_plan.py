@@ -22,7 +22,7 @@ def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **key
 
 def text_of(plan: StagePlan) -> str:
     out = io.StringIO()
-    print_plan(plan, Console(file=out, width=160, highlight=False))
+    print_plan(plan, Console(file=out, width=200, highlight=False))
     return out.getvalue()
 
 

@@ -122,7 +122,7 @@ def test_the_card_says_what_must_lie_under_the_adapter(curriculum: Any) -> None:
     assert card.startswith(f"---\nbase_model: {curriculum.base}\nlibrary_name: peft\n")
     assert "(the stage-0 base)" in card
     assert "It trains 30 parameters, 20 of them in experts." in card
-    assert f"| {curriculum.data} | 38 |" in card
+    assert f"| {curriculum.data} | 70 |" in card
     assert "| gen_parse_rate | 0.5000 |" in card
     assert f'PeftModel.from_pretrained(base, "{curriculum.folder(1)}")' in card
     second = curriculum.train(2)

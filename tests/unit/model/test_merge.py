@@ -122,7 +122,10 @@ def test_a_base_is_reused_for_the_same_content_only(
     assert not place.with_name("merged.part").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"other": 1}'])
+SIZES_ONLY = '{"key": "k", "proof": {"kept": 1}, "files": {"config.json": 0}}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"other": 1}', SIZES_ONLY])
 def test_a_folder_without_a_finished_record_is_built_again(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     assert find_merged(tmp_path).key == ""

@@ -8,7 +8,7 @@ import pytest
 
 from lib.model.merged_weights import temporarily_merged
 
-FAMILIES = ("qwen3_moe", "mixtral", "qwen3")
+FAMILIES = ("qwen3_moe", "mixtral", "qwen3", "gpt2")
 
 
 @pytest.fixture(params=FAMILIES)
@@ -16,7 +16,8 @@ def model(request: pytest.FixtureRequest, tiny_model: Callable[..., Path], attac
     """A tiny model under an adapter that does something."""
     import torch
 
-    peft_model, _ = attach(tiny_model(request.param))
+    requested = {"gpt2": ("c_attn", "c_proj", "c_fc")}.get(request.param)
+    peft_model, _ = attach(tiny_model(request.param), *([requested] if requested else []))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in peft_model.named_parameters():
@@ -65,7 +66,9 @@ def test_weights_in_bf16_are_rounded_once(model: Any) -> None:
         if type(module).__name__ == "Linear" and hasattr(module, "lora_A")
     )
     a, b = layer.lora_A["default"].weight.float(), layer.lora_B["default"].weight.float()
-    wanted = (layer.base_layer.weight.float() + layer.scaling["default"] * (b @ a)).to(torch.bfloat16)
+    update = layer.scaling["default"] * (b @ a)
+    update = update.T if layer.fan_in_fan_out else update
+    wanted = (layer.base_layer.weight.float() + update).to(torch.bfloat16)
     before = bits(model)
     with temporarily_merged(model):
         assert torch.equal(layer.base_layer.weight, wanted)

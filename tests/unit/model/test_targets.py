@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lib.model.targets import find_targets
+from lib.model.targets import find_targets, keeps_inputs_first
 from lib.settings import InputError, StageSettings
 from lib.settings.schema.model import MODULES
 
@@ -42,6 +42,19 @@ def test_a_dense_model_gets_every_linear_layer(tiny_model: TinyModel, load: Load
     targets = find_targets(load(tiny_model("qwen3")), MODULES.split(","))
     assert set(targets.modules) == set(MODULES.split(","))
     assert targets.parameters == ()
+
+
+def test_gpt2s_own_names_and_a_refusal_that_lists_them(tiny_model: TinyModel, load: Load) -> None:
+    model = load(tiny_model("gpt2"))
+    assert find_targets(model, ["c_attn", "c_proj", "c_fc"]).modules == ("c_attn", "c_fc", "c_proj")
+    with pytest.raises(InputError, match="c_attn, c_fc, c_proj"):
+        find_targets(model, MODULES.split(","))
+
+
+def test_which_layers_keep_inputs_first(tiny_model: TinyModel, load: Load) -> None:
+    assert keeps_inputs_first(load(tiny_model("gpt2")), ["c_attn"])
+    assert not keeps_inputs_first(load(tiny_model("gpt2")), ["q_proj"])
+    assert not keeps_inputs_first(load(tiny_model("qwen3")), MODULES.split(","))
 
 
 @pytest.mark.parametrize(("family", "block"), [("qwen3_moe_mixed", "mlp"), ("qwen2_moe", "shared_expert")])

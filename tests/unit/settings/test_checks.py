@@ -22,7 +22,14 @@ Refused = Callable[..., tuple[Problem, ...]]
         ),
         ("SFT_EARLY_STOPPING_PATIENCE=2\nSFT_EVAL_STEPS=30\n", "SFT_SAVE_STEPS", "SFT_SAVE_STEPS=120"),
         ("SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\n", "SFT_GEN_EVAL_SAMPLES", "SFT_GEN_EVAL_SAMPLES=0"),
+        (
+            "SFT_MIX_WEIGHTS=cap\nSFT_DATASET_MIX_TOTAL_SIZE=9\n",
+            "SFT_DATASET_MIX_TOTAL_SIZE",
+            "SFT_MIX_WEIGHTS=share",
+        ),
         ("SFT_PACKING=1\nSFT_GROUP_BY_LENGTH=1\n", "SFT_GROUP_BY_LENGTH", "SFT_PACKING=0"),
+        ("SFT_PACKING=1\nSFT_ORDER=length\n", "SFT_ORDER", "SFT_PACKING=0"),
+        ("SFT_GROUP_BY_LENGTH=1\nSFT_ORDER=length\n", "SFT_GROUP_BY_LENGTH", "SFT_ORDER=shuffled"),
     ],
 )
 def test_contradictions_are_refused(refused: Refused, lines: str, key: str, remedy: str) -> None:
@@ -80,6 +87,8 @@ def test_a_wrong_value_does_not_also_count_as_a_contradiction(refused: Refused) 
             "SFT_WARMUP_RATIO has no effect with SFT_LR_SCHEDULER=constant",
         ),
         ("SFT_VAL_RATIO=0\n", "No evaluation by generation"),
+        ("SFT_ORDER_PACING=root\n", "SFT_ORDER_PACING has no effect with SFT_ORDER=shuffled"),
+        ("SFT_MIX_WEIGHTS=cap\n", "SFT_MIX_WEIGHTS has no effect with data sets without weights"),
         (
             'SFT_DATASET_MIX=\'[{"id": "a"}, {"id": "a", "weight": 2}]\'\n',
             "[WARNING] Data set a (split train) is named 2 times in the mix",

@@ -17,4 +17,4 @@ def test_keys_that_take_one_value_for_now_are_marked() -> None:
     marked = {
         line.split("`")[1] for line in reference().splitlines() if "the rest is not available yet" in line
     }
-    assert marked == {"SFT_MERGE_MODE", "SFT_REPLAY"}
+    assert marked == {"SFT_MERGE_MODE"}

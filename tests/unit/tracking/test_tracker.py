@@ -102,9 +102,12 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
     assert names >= {"ledger.json", "settings.json", "stage2.env", "stage.json", "report.html"}
     table = json.loads((artifacts / "samples.json").read_text())
     assert dict(zip(table["columns"], table["data"][0], strict=True))["prompt"] == "問"
-    assert json.loads((artifacts / "ledger.json").read_text()) == json.loads(
-        json.dumps(data.ledger.to_json())
-    )
+    logged = json.loads((artifacts / "ledger.json").read_text())
+    assert logged == json.loads(json.dumps(data.ledger_after(record.training["steps"]).to_json()))
+    line = logged["sources"][0]
+    name = f"mix/{line['id'].lstrip('/')}"
+    assert run.data.metrics[f"{name}/requested_rows"] == line["requested"] == 38
+    assert run.data.metrics[f"{name}/trained_share"] == 1
     assert json.loads((artifacts / "settings.json").read_text())["values"]["SFT_LR"] == "3e-4"
     assert "SFT_LR='3e-4'" in (artifacts / "stage2.env").read_text()
 

@@ -1,6 +1,6 @@
 """Rows in one sequence: computed as if each were alone, or refused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,6 @@ from lib.data.packing import pack_rows, rows_alone
 from lib.settings import InputError
 from lib.training.batches import (
     BatchForm,
-    LengthGroupedOrder,
     choose_batch_form,
     training_dataset,
     validation_dataset,
@@ -197,30 +196,3 @@ def test_eager_attention_pads_unless_packing_is_asked_for() -> None:
     name, own, _ = SEPARATING["qwen3"]
     assert not choose_batch_form(make(name, own, "eager"), ROWS, packing=False).padding_free
     assert choose_batch_form(make(name, own, "eager"), ROWS, packing=True).padding_free
-
-
-@pytest.fixture
-def order() -> Callable[..., list[int]]:
-    lengths = [(37 * i) % 50 + 1 for i in range(200)]
-
-    def of(epoch: int, seed: int = 7) -> list[int]:
-        sampler = LengthGroupedOrder(8, lengths, seed)
-        sampler.set_epoch(epoch)
-        return [*sampler]
-
-    return of
-
-
-def test_grouped_order_follows_seed_and_epoch_alone(order: Callable[..., list[int]]) -> None:
-    first = order(0)
-    torch.rand(3)
-    assert order(0) == first
-    assert sorted(first) == [*range(200)]
-    assert order(1) != first
-    assert order(0, seed=8) != first
-    spread = [
-        max(group) - min(group)
-        for i in range(0, 200, 8)
-        if (group := [(37 * j) % 50 for j in first[i : i + 8]])
-    ]
-    assert sorted(spread)[len(spread) // 2] < 15

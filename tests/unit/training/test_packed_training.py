@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lib.data.encoded import EncodedRow
+from lib.data.order import TrainingOrder, grouped
 from lib.data.packing import Pack, pack_rows, rows_alone
 from lib.settings import StageSettings
 
@@ -57,7 +58,9 @@ def trained(
         targets = find_targets(model, settings.lora.target_modules)
         peft_model, _ = attach_lora(model, targets, settings.lora, seed=1)
         processes = Processes(settings, World(1, 0), torch.float32, evaluates=False)
-        data: Any = SimpleNamespace(train=ROWS, packs=packs)
+        lengths = LENGTHS if settings.training.group_by_length else None
+        order = TrainingOrder(len(packs), settings.seed, lengths=lengths, together=2)
+        data: Any = SimpleNamespace(train=ROWS, packs=packs, order=order)
         result = fit(
             peft_model, load_tokenizer(settings.model), data, (), settings, processes, form, callbacks=[]
         )
@@ -101,10 +104,8 @@ def test_rows_without_padding_train_as_padded_ones(trained: Callable[..., Any]) 
 
 @pytest.mark.filterwarnings("ignore")
 def test_rows_of_about_the_same_length_in_a_batch(trained: Callable[..., Any]) -> None:
-    from lib.training.batches import LengthGroupedOrder
-
     result, _ = trained(rows_alone(8), SFT_GROUP_BY_LENGTH=1, SFT_GRAD_ACCUM=1, SFT_MAX_STEPS=4, SFT_SEED=9)
     counts = [entry["num_tokens"] for entry in result.history if "num_tokens" in entry]
     steps = [later - earlier for earlier, later in zip([0, *counts], counts, strict=False)]
-    order = [LENGTHS[i] for i in LengthGroupedOrder(2, LENGTHS, seed=9)]
+    order = [LENGTHS[i] for i in grouped(LENGTHS, 2, seed=9)]
     assert steps == [a + b for a, b in zip(order[::2], order[1::2], strict=True)]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lib.data.encoded import EncodedRow
+from lib.data.order import TrainingOrder
 from lib.data.packing import rows_alone
 from lib.settings import StageSettings
 from lib.training.trainer import FitResult, _final_eval
@@ -73,7 +74,7 @@ def test_a_short_run_learns_and_says_what_it_did(
     cadence = {"SFT_EVAL_STEPS": 3, "SFT_SAVE_STEPS": 3, "SFT_GRAD_ACCUM": 1, "SFT_WARMUP_RATIO": 0}
     settings = stage(SFT_BASE_MODEL=folder, **keys, **cadence)
     rows = tuple(row([4, 5, 6, 7 + i, 2], [False, False, True, True, True]) for i in range(4))
-    data: Any = SimpleNamespace(train=rows * 3, packs=rows_alone(12))
+    data: Any = SimpleNamespace(train=rows * 3, packs=rows_alone(12), order=TrainingOrder(12, settings.seed))
     base = StageBase(str(folder), "", str(folder), merged=False, reused=False, seconds=0.0)
     model = load_base(base, ComputeChoice(torch.float32, "sdpa", ""), on_gpu=False)
     targets = find_targets(model, settings.lora.target_modules)

@@ -1,0 +1,1 @@
+"""News-like articles of invented people and places, with what an extraction should find in them."""

@@ -1,0 +1,1 @@
+"""Conversations in which the assistant ends its sentences with "にゃ"."""

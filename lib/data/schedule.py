@@ -1,0 +1,82 @@
+"""Which rows the steps of a stage train on: the batches of the trainer as arithmetic."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from lib.data.order import TrainingOrder
+from lib.data.packing import Pack
+from lib.settings.schema import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs of one order, cut into batches and steps as transformers and accelerate cut them.
+
+    A step takes `batch * processes * accumulation` rows of the epoch's order; the last step of an epoch takes
+    what is left. Several processes all get full batches: the epoch is filled up with its first rows
+    (accelerate 1.15, `BatchSamplerShard` with `even_batches`).
+    """
+
+    order: TrainingOrder
+    batch: int
+    accumulation: int
+    processes: int
+    epochs: float
+    max_steps: int = -1
+    packs: tuple[Pack, ...] = ()
+    """Where rows are packed: the sequences that the order goes through and `batch` counts. What is said here
+    of rows is then said of sequences, but for `times`."""
+
+    @classmethod
+    def of(
+        cls, order: TrainingOrder, training: TrainingSettings, processes: int, packs: tuple[Pack, ...] = ()
+    ) -> "Schedule":
+        return cls(
+            order,
+            training.per_device_train_bs,
+            training.grad_accum,
+            processes,
+            training.epochs,
+            training.max_steps,
+            packs,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        batches = math.ceil(self.order.rows / (self.batch * self.processes))
+        return max(math.ceil(batches / self.accumulation), 1)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps, as transformers counts them (`Trainer.set_initial_training_values`, 5.23).
+
+        A fractional number of epochs ends with ⌈epochs · steps per epoch⌉ steps: in the middle of an epoch.
+        """
+        if self.max_steps > 0:
+            return self.max_steps
+        return math.ceil(self.epochs * self.steps_per_epoch)
+
+    def epoch(self, number: int) -> list[int]:
+        """Positions of the rows of one epoch in the order of training, with those that fill it up."""
+        order = self.order.epoch(number)
+        return order + list(islice(cycle(order), self._filling))
+
+    def times(self, steps: int | None = None) -> Counter[int]:
+        """How often the row at each position is trained on in so many steps; None: in all of them."""
+        whole, rest = divmod(self.steps if steps is None else steps, self.steps_per_epoch)
+        counts: Counter[int] = Counter(dict.fromkeys(range(self.order.rows), whole) if whole else {})
+        if self._filling:
+            for number in range(whole):
+                counts.update(islice(cycle(self.order.epoch(number)), self._filling))
+        if rest:
+            counts.update(self.epoch(whole)[: rest * self.batch * self.processes * self.accumulation])
+        if not self.packs:
+            return counts
+        return Counter({row: times for pack, times in counts.items() for row in self.packs[pack]})
+
+    @property
+    def _filling(self) -> int:
+        """Rows that an epoch lacks for full batches in every process; one process trains on a short batch."""
+        return -self.order.rows % (self.batch * self.processes) if self.processes > 1 else 0
