@@ -1,7 +1,7 @@
 """Train a curriculum of LoRA fine-tuning stages.
 
 A stage is one env file. It mixes data sets, takes the base model with the adapters of all earlier
-stages merged into it, trains a new LoRA adapter on attention and experts, scores it by what it
+stages in it, trains a new LoRA adapter on attention and experts, scores it by what it
 generates, and leaves an ordinary PEFT adapter with a record of how it came about.
 
     python train.py --stage all            train every stage of stages/ that is not up to date
@@ -81,13 +81,14 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     from lib.evaluation.heldout import Evaluator
     from lib.evaluation.stage_evaluation import evaluate_stage
     from lib.model.adapter import attach_lora, round_adapter, save_adapter
-    from lib.model.base import choose_compute, load_base, load_tokenizer
-    from lib.model.merge import obtain_base
+    from lib.model.base import choose_compute, load_tokenizer
     from lib.model.merge_probe import PROBE_ROWS, probe_merge
+    from lib.model.stage_base import load_stage_base, obtain_stage_base
     from lib.model.targets import find_targets
     from lib.report.stage_report import write_stage_report
     from lib.tracking.callback import TrackingCallback
     from lib.tracking.tracker import track
+    from lib.training.arguments import machine_remarks
     from lib.training.batches import choose_batch_form
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
@@ -104,13 +105,14 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     validation = data.validation or own.encoded(chat)
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
-    notices = [*warnings, *changes, *remarks]
+    notices = [*warnings, *changes, *remarks, *machine_remarks(settings, world)]
     processes.say(stage.headline, world.line(), compute.line(), *settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
-        base = obtain_base(
-            settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
-        )
-    model = load_base(base, compute, on_gpu=world.gpus > 0)
+        base = obtain_stage_base(
+            settings.model, stage.chain.adapters, settings.merged_base_dir,
+            key=stage.chain.key, mode=settings.model.merge_mode,
+        )  # fmt: skip
+    model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
     probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
     base = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
     targets = find_targets(model, settings.lora.target_modules)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib.data.local_identity import local_fingerprints
 from lib.lineage.ancestry import Chain, identity, replayed_data, running_elsewhere, trace
+from lib.lineage.packages import package_problems
 from lib.lineage.status import StageStatus, stage_status
 from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
@@ -152,7 +153,12 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     unfinished = [
         parent.stage for parent in chain.parents if parent.record is None and parent.stage not in known
     ]
-    problems = [*_base_problems(settings), *unwritable_problems(settings), *_running_problems(settings)]
+    problems = [
+        *_base_problems(settings),
+        *package_problems(settings),
+        *unwritable_problems(settings),
+        *_running_problems(settings),
+    ]
     if settings.strict:
         problems += [
             *_missing_problems(settings, missing),

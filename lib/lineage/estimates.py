@@ -71,19 +71,25 @@ def memory(
     vocabulary: int,
     load: Workload,
     checkpointing: bool,
+    stacked: int = 0,
 ) -> Estimate:
-    """Peak bytes of one process: weights, adapter with optimizer (sharded), activations, logits."""
+    """Peak bytes of one process: weights, adapter with optimizer (sharded), activations, logits. `stacked`
+    are the frozen parameters that earlier stages have beside the weights; the trained ones are copied in
+    between them for the products."""
     weights = parameters * weight_bytes
+    frozen = (stacked + trainable) * weight_bytes if stacked else 0
     optimizer = trainable * 4 + trainable * (BYTES_PER_TRAINABLE - 4) // load.processes
     mean_length = min(load.sequence, round(load.tokens / max(load.rows, 1) * 1.3))
     units = 2 if checkpointing else ACTIVATION_UNITS
     activations = load.batch * mean_length * hidden * layers * units * weight_bytes
     logits = load.batch * min(mean_length, 1024) * vocabulary * 4
-    total = weights + optimizer + activations + logits
+    total = weights + frozen + optimizer + activations + logits
     return Estimate(
         total,
         readable_bytes(total),
-        f"weights {readable_bytes(weights)} + adapter and optimizer {readable_bytes(optimizer)} "
+        f"weights {readable_bytes(weights)} "
+        + (f"+ factors of earlier stages {readable_bytes(frozen)} " if frozen else "")
+        + f"+ adapter and optimizer {readable_bytes(optimizer)} "
         f"+ activations {readable_bytes(activations)} + logits {readable_bytes(logits)}; "
         "libraries (about 1 GB) come on top",
     )
@@ -119,8 +125,8 @@ def seconds(
 
 
 def disk(base: int, trainable: int, *, checkpoints: int, free: int) -> Estimate:
-    """Bytes that the stage writes: the merged base (0 where nothing is merged), and per checkpoint adapter
-    and optimizer state. `free` bytes are there now."""
+    """Bytes that the stage writes: the merged base (0 where nothing is merged, or all is stacked), and per
+    checkpoint adapter and optimizer state. `free` bytes are there now."""
     saved = trainable * (2 + 12 * checkpoints)
     enough = "" if base + saved < free else ": NOT ENOUGH"
     return Estimate(

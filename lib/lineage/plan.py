@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -15,9 +16,11 @@ from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage, obstacles
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.record import read_record
+from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
-from lib.model.weight_files import weight_shards
+from lib.model.quantization import few_quantized, quantizable_share
+from lib.model.weight_files import read_header, weight_shards
 from lib.settings import InputError, Problem, StageSettings
 from lib.training.launch import World
 
@@ -87,7 +90,14 @@ def make_plan(
         global_batch=load.batch * load.accumulation * load.processes if load else None,
         tokens=trained_tokens(load) if load else None,
         estimates=_estimates(stage, architecture, load, gpus=world.gpus) if architecture and load else {},
-        notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
+        notices=(
+            *settings.notices,
+            *stage.status.remarks,
+            *_quantization_notices(settings, architecture),
+            *notices,
+            *changes,
+            *planned.notices,
+        ),
         problems=(*problems, *broken),
     )
 
@@ -107,7 +117,12 @@ def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Work
 
 
 def _base(settings: StageSettings, folder: Path | None, architecture: Architecture | None) -> dict[str, Any]:
-    base: dict[str, Any] = {"model": settings.model.base_model, "here": folder is not None}
+    base: dict[str, Any] = {
+        "model": settings.model.base_model,
+        "here": folder is not None,
+        "earlier_stages": "stacked" if settings.model.merge_mode == "stack" else "merged",
+        "quantization": settings.model.quantization,
+    }
     if architecture:
         experts = (
             f", {architecture.experts} experts, {architecture.experts_per_token} per token"
@@ -118,6 +133,12 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
         base["parameters"] = architecture.parameters
         base["trainable"] = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     return base
+
+
+def _quantization_notices(settings: StageSettings, architecture: Architecture | None) -> list[str]:
+    if settings.model.quantization == "none" or architecture is None or not architecture.experts:
+        return []
+    return [few_quantized(quantizable_share(architecture))]
 
 
 def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
@@ -162,6 +183,7 @@ def _estimates(
             vocabulary=architecture.vocabulary,
             load=load,
             checkpointing={"auto": gpus > 0, "1": True, "0": False}[settings.model.gradient_checkpointing],
+            stacked=_stacked_parameters(stage, trainable),
         ),
         "disk": disk(
             _merged_bytes(stage, architecture),
@@ -182,13 +204,29 @@ def _estimates(
 
 def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
     """A merged base is as large as the stage-0 base: that of its files, where they are here."""
-    if not stage.chain.parents and not stage.chain.missing:
+    if not (stage.chain.parents or stage.chain.missing) or stage.settings.model.merge_mode == "stack":
         return 0
     folder = base_folder(stage.settings.model)
     try:
         return sum(shard.stat().st_size for shard in weight_shards(folder)) if folder else 0
     except InputError:
         return architecture.parameters * architecture.bytes_per_weight
+
+
+def _stacked_parameters(stage: SurveyedStage, assumed: int) -> int:
+    """Of the earlier stages' adapters, where they stay beside the weights; `assumed` for one that is not
+    there yet, or cannot be read."""
+    if stage.settings.model.merge_mode != "stack":
+        return 0
+    counts = [_parameters(parent.folder / ADAPTER_WEIGHTS, assumed) for parent in stage.chain.parents]
+    return sum(counts) + assumed * len(stage.chain.missing)
+
+
+def _parameters(weights: Path, assumed: int) -> int:
+    try:
+        return sum(math.prod(tensor.shape) for tensor in read_header(weights).values())
+    except (OSError, ValueError):
+        return assumed
 
 
 def _existing(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lib.data.packing import PackCount
 from lib.lineage.plan import StagePlan
+from lib.model.quantization import loaded_as
 
 SHOWN_LABELS = 40
 
@@ -39,7 +40,7 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     base = plan.base
     here = "" if base["here"] else " (not on this machine: the run downloads it)"
     console.print(
-        f"  base     {escape(base['model'])}{here}"
+        f"  base     {escape(base['model'])}{here}{loaded_as(base['quantization'])}"
         + (f"  {base['architecture']}" if "architecture" in base else "")
     )
     if "parameters" in base:
@@ -49,7 +50,11 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     for parent in plan.parents:
         why = f": {'; '.join(parent['reasons'])}" if parent["reasons"] else ""
         state = f"({parent['state']}{escape(why)})"
-        console.print(f"  merged   stage {parent['stage']}  {escape(parent['folder'])}  {state}")
+        console.print(
+            f"  {base['earlier_stages']:<8} stage {parent['stage']}  {escape(parent['folder'])}  {state}"
+        )
+    if plan.parents and base["quantization"] != "none":
+        console.print("           merged into the unquantised weights, quantised when they are loaded")
     console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
 
 

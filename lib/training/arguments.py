@@ -37,6 +37,17 @@ def trainer_arguments(
     )
 
 
+def machine_remarks(settings: StageSettings, world: World) -> list[str]:
+    """What the stage asks for and this machine does in another way."""
+    optimizer = settings.training.optimizer
+    if world.gpus or not optimizer.startswith("paged_"):
+        return []
+    return [
+        f"SFT_OPTIM={optimizer}: without a GPU there are no pages to move; "
+        f"{optimizer.removeprefix('paged_')} computes the same"
+    ]
+
+
 def _optimisation(training: TrainingSettings) -> dict[str, Any]:
     """How long, in what batches, at what rate."""
     return {

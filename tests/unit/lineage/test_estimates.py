@@ -62,6 +62,9 @@ def test_memory_is_the_sum_that_it_shows() -> None:
     plain = memory(10**9, 10**7, checkpointing=False, **sizes)  # type: ignore[arg-type]
     assert plain.value > 2 * 10**9 + 16 * 10**7
     assert "weights 2.0 GB + adapter and optimizer 160.0 MB" in plain.arithmetic
+    stacked = memory(10**9, 10**7, checkpointing=False, stacked=10**8, **sizes)  # type: ignore[arg-type]
+    assert stacked.value - plain.value == 2 * (10**8 + 10**7)
+    assert "weights 2.0 GB + factors of earlier stages 220.0 MB + adapter" in stacked.arithmetic
     less = memory(10**9, 10**7, checkpointing=True, **sizes)  # type: ignore[arg-type]
     assert less.value < plain.value
     sharded = memory(10**9, 10**7, checkpointing=True, **(sizes | {"load": replace(LOAD, processes=4)}))  # type: ignore[arg-type]

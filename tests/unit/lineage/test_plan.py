@@ -3,14 +3,20 @@ import json
 import math
 from typing import Any
 
+import numpy
 import pytest
 from rich.console import Console
+from safetensors.numpy import save
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
+from lib.lineage.estimates import readable_bytes
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
 from lib.training.launch import World
+
+# Rank 16 on all targets of the base in two layers: attention of 32 x 32 and 32 x 16, four experts 16 wide.
+TRAINABLE = 16 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 4 * ((32 + 32) + (16 + 32)))
 
 
 def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **keywords: Any) -> StagePlan:
@@ -58,6 +64,30 @@ def test_the_merged_base_is_as_large_as_the_files_of_the_base(curriculum: Any) -
     assert counted.arithmetic.startswith("merged base 123.5 kB")
     assert not guessed.arithmetic.startswith("merged base 0 B")
     assert counted.arithmetic.endswith(" free")
+
+
+def test_stacked_stages_need_memory_and_no_disk(curriculum: Any) -> None:
+    """One earlier stage is there with 6 + 8 values, the other is taken to be as large as the present one."""
+    curriculum.stage(1)
+    curriculum.train(1, adapter=adapter_file({"a": (2, 3), "b": (4, 2)}))
+    curriculum.stage(2, SFT_MERGE_MODE="stack")
+    curriculum.stage(3, SFT_MERGE_MODE="stack")
+    for number, factors in ((2, 14), (3, 14 + TRAINABLE)):
+        plan = plan_of(curriculum, number, runs_before=(2,))
+        assert plan.base["trainable"] == TRAINABLE
+        assert plan.base["earlier_stages"] == "stacked"
+        assert plan.estimates["disk"].arithmetic.startswith("merged base 0 B")
+        beside = readable_bytes(4 * (factors + TRAINABLE))
+        assert f"factors of earlier stages {beside} " in plan.estimates["memory"].arithmetic
+        assert "  stacked  stage 1  " in text_of(plan)
+    assert "factors of earlier" not in plan_of(curriculum, 1).estimates["memory"].arithmetic
+    (curriculum.folder(1) / "adapter_model.safetensors").write_bytes(b"cut short")
+    assert plan_of(curriculum, 2).estimates["memory"].value > plan.estimates["memory"].value / 2
+
+
+def adapter_file(shapes: dict[str, tuple[int, int]]) -> bytes:
+    tensors = {name: numpy.ones(shape, dtype=numpy.float32) for name, shape in shapes.items()}
+    return bytes(save(tensors))
 
 
 def test_processes_share_the_steps(curriculum: Any) -> None:
@@ -147,3 +177,21 @@ def test_without_base_and_data_the_plan_says_so(curriculum: Any, monkeypatch: py
     text = text_of(plan)
     assert "owner/set is not on this machine" in text
     assert "the run downloads it" in text
+
+
+def test_quantised_loading_is_shown_and_what_it_does_not_reach(curriculum: Any) -> None:
+    """The base of this curriculum has experts."""
+    curriculum.stage(1, SFT_QUANTIZATION="nf4")
+    curriculum.train(1)
+    curriculum.stage(2, SFT_QUANTIZATION="nf4-double")
+    plan = plan_of(curriculum, 2)
+    shown = " ".join(text_of(plan).split())
+    assert "loaded as nf4 with double quantisation" in shown
+    assert "merged into the unquantised weights, quantised when they are loaded" in shown
+    (warning,) = [notice for notice in plan.notices if "SFT_QUANTIZATION reaches" in notice]
+    assert warning in shown
+    assert plan.problems == ()
+    curriculum.stage(2, SFT_QUANTIZATION="none")
+    plain = plan_of(curriculum, 2)
+    assert "nf4" not in text_of(plain).partition("settings")[0]
+    assert not [notice for notice in plain.notices if "SFT_QUANTIZATION" in notice]

@@ -15,6 +15,8 @@ Refused = Callable[..., tuple[Problem, ...]]
     [
         ("SFT_USE_UPSAMPLING=1\n", "SFT_USE_UPSAMPLING", "SFT_UPSAMPLE_RULES='"),
         ("SFT_MIN_LR_RATIO=0.1\n", "SFT_MIN_LR_RATIO", "SFT_LR_SCHEDULER=cosine_with_min_lr"),
+        ("SFT_MERGE_MODE=stack\nSFT_QUANTIZATION=nf4\n", "SFT_MERGE_MODE", "into the unquantised weights"),
+        ("SFT_LORA_TARGET_MODULES=all-linear,q_proj\n", "SFT_LORA_TARGET_MODULES", "=all-linear, or"),
         (
             "SFT_EARLY_STOPPING_PATIENCE=2\nSFT_VAL_RATIO=0\n",
             "SFT_EARLY_STOPPING_PATIENCE",

@@ -16,6 +16,7 @@ DEFAULTS = {
     "SFT_BASE_MODEL": None,
     "SFT_BASE_REVISION": "",
     "SFT_DTYPE": "auto",
+    "SFT_QUANTIZATION": "none",
     "SFT_ATTENTION": "auto",
     "SFT_GRADIENT_CHECKPOINTING": "auto",
     "SFT_MERGE_MODE": "merge",
@@ -84,6 +85,7 @@ DEFAULTS = {
     "SFT_RETENTION_MIN": "0",
     "MLFLOW_EXPERIMENT_NAME": "llm-training-stage{N}",
     "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
+    "SFT_TENSORBOARD": "0",
 }
 
 

@@ -177,7 +177,6 @@ def test_a_comment_glued_to_a_value_is_explained(refused: Refused) -> None:
     ("line", "expected"),
     [
         ("SFT_PACKING=2", "0 or 1 (also false/true, no/yes, off/on)"),
-        ("SFT_MERGE_MODE=stack", "merge (anything else is not available yet)"),
         ("SFT_REPLAY=1", "a number, at least 0 and below 1"),
         ("SFT_MIX_UNIT=words", "rows, tokens or supervised_tokens"),
         (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib.settings import StageSettings, TrainingSettings
-from lib.training.arguments import trainer_arguments
+from lib.training.arguments import machine_remarks, trainer_arguments
 from lib.training.launch import World
 
 Stage = Callable[..., StageSettings]
@@ -113,3 +113,12 @@ def test_device_precision_and_checkpointing(stage: Stage, given: Callable[..., S
     assert gpu.gradient_checkpointing_kwargs == {"use_reentrant": False}
     assert given(stage(SFT_GRADIENT_CHECKPOINTING=1)).gradient_checkpointing is True
     assert given(stage(SFT_GRADIENT_CHECKPOINTING=0), 1, 1).gradient_checkpointing is False
+
+
+def test_a_paged_optimizer_without_gpu_is_said(stage: Stage) -> None:
+    settings = stage(SFT_OPTIM="paged_adamw_32bit")
+    (remark,) = machine_remarks(settings, World(1, 0))
+    assert "SFT_OPTIM=paged_adamw_32bit" in remark
+    assert "adamw_32bit computes the same" in remark
+    assert machine_remarks(settings, World(1, 1)) == []
+    assert machine_remarks(stage(SFT_OPTIM="adamw_8bit"), World(1, 0)) == []
