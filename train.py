@@ -93,6 +93,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     from lib.tracking.callback import TrackingCallback
     from lib.tracking.tracker import track
     from lib.training.arguments import machine_remarks
+    from lib.training.batches import choose_batch_form
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
     from lib.training.trainer import fit
@@ -120,14 +121,15 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
     base = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
     targets = find_targets(model, settings.lora.target_modules)
+    form = choose_batch_form(model, data.train, packing=settings.data.packing)
 
     with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:
         model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
-        processes.say(base.line(), census.line(), *base.notices, *census.notices)
+        processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
         evaluator = Evaluator(tokenizer, chat, settings, processes)
         before = evaluator.before(model, own)
         fitted = fit(
-            model, tokenizer, data, validation, settings, processes,
+            model, tokenizer, data, validation, settings, processes, form,
             callbacks=[TrackingCallback(tracker)], generation=evaluator.while_training(own),
         )  # fmt: skip
         round_adapter(model, settings.lora)

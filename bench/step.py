@@ -4,8 +4,8 @@
 
 Random weights; data and tokenizer of the options, else BENCH_DATA and BENCH_TOKENIZER, else embedded. Ours is
 the path of train.py. The peer is set up as TRL and PEFT document it: SFTTrainer with its chunked loss,
-LoraConfig with `target_parameters` for the experts at the same rank, grouped products, no dropout (PEFT refuses
-it on parameters). Its packing and padding-free batches are documented for flash attention, which a CPU has not.
+LoraConfig with `target_parameters` for the experts at the same rank, grouped products, no dropout (refused on
+parameters). Its packing and padding-free batches are documented for flash attention, which a CPU has not.
 Both see the same batches under the same labels, arguments and first adapter.
 
 Each runs in a process of its own and is let through a block of steps in turn; the first block is to warm up.
@@ -194,16 +194,16 @@ def work(peer: str, folder: Path, options: argparse.Namespace, pipe: Connection)
 
 def our_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     """As `run_stage` in train.py assembles it."""
-    from lib.data.order import TrainingOrder
     from lib.model.adapter import attach_lora
+    from lib.training.batches import choose_batch_form
     from lib.training.processes import Processes
     from lib.training.trainer import build_trainer
 
-    tokenizer, rows, model, targets = prepared(settings)
+    tokenizer, data, model, targets = prepared(settings)
+    form = choose_batch_form(model, data.train, packing=False)
     peft_model, _ = attach_lora(model, targets, settings.lora, seed=settings.seed)
     processes = Processes(settings, WORLD, torch.float32, evaluates=False)
-    order = TrainingOrder(len(rows), settings.seed)
-    return build_trainer(peft_model, tokenizer, rows, order, [], settings, processes, [gate], None)
+    return build_trainer(peft_model, tokenizer, data, [], settings, processes, form, [gate], None)
 
 
 def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
@@ -212,13 +212,13 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     from trl import SFTTrainer
 
     from lib.training.arguments import trainer_arguments
-    from lib.training.trainer import as_dataset
+    from lib.training.batches import validation_dataset
 
-    tokenizer, rows, model, targets = prepared(settings)
+    tokenizer, data, model, targets = prepared(settings)
     return SFTTrainer(
         model=model,
         args=trainer_arguments(settings, world=WORLD, dtype=torch.float32, evaluates=False),
-        train_dataset=as_dataset(rows),
+        train_dataset=validation_dataset(data.train),
         processing_class=tokenizer,
         callbacks=[gate],
         peft_config=LoraConfig(
@@ -232,18 +232,18 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
 
 
 def prepared(settings: StageSettings) -> tuple[Any, Any, Any, Any]:
-    """Tokenizer, encoded rows, frozen base, and what gets an adapter."""
+    """Tokenizer, prepared data, frozen base, and what gets an adapter."""
     from lib.data.chat import chat_of
     from lib.data.prepare import prepare_rows
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets
 
     tokenizer = load_tokenizer(settings.model)
-    rows = prepare_rows(settings, chat_of(tokenizer, settings.data.chat_template)).train
+    data = prepare_rows(settings, chat_of(tokenizer, settings.data.chat_template))
     path = settings.model.base_model
     base = StageBase(path, "", path, merged=False, reused=False, seconds=0.0)
     model = load_base(base, choose_compute(settings.model), on_gpu=False)
-    return tokenizer, rows, model, find_targets(model, settings.lora.target_modules)
+    return tokenizer, data, model, find_targets(model, settings.lora.target_modules)
 
 
 def same_start(adapter: dict[str, torch.nn.Parameter]) -> None:

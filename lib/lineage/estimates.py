@@ -17,10 +17,12 @@ GPU_FLOPS = 150e12
 
 @dataclass(frozen=True)
 class Workload:
-    """The numbers that estimates are made from. Tokens are per trained row, on average."""
+    """The numbers that estimates are made from."""
 
     rows: int
+    """What `batch` counts: rows, or packed sequences of them."""
     tokens: int
+    """Of all rows."""
     batch: int
     accumulation: int
     processes: int

@@ -108,7 +108,7 @@ def make_plan(
 def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:
     training, encoded = settings.training, ledger.encoded
     return Workload(
-        rows=encoded.rows if encoded else ledger.upsampled,
+        rows=ledger.sequences,
         tokens=encoded.tokens if encoded else 0,
         batch=training.micro_batch,
         accumulation=training.grad_accum,

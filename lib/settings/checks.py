@@ -68,6 +68,24 @@ def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
             f"empty with SFT_MIX_WEIGHTS={settings.data.mix_weights}, whose weights make the size",
             "Delete SFT_DATASET_MIX_TOTAL_SIZE, or set SFT_MIX_WEIGHTS=share.",
         )
+    if settings.data.packing and settings.data.order != "shuffled":
+        yield Contradiction(
+            ("SFT_ORDER", "SFT_PACKING"),
+            "shuffled with SFT_PACKING=1, whose sequences hold rows of all kinds",
+            "Delete SFT_ORDER, or set SFT_PACKING=0.",
+        )
+    if settings.training.group_by_length and settings.data.order != "shuffled":
+        yield Contradiction(
+            ("SFT_GROUP_BY_LENGTH", "SFT_ORDER"),
+            f"0 with SFT_ORDER={settings.data.order}, which is an order of its own",
+            "Delete SFT_GROUP_BY_LENGTH, or set SFT_ORDER=shuffled.",
+        )
+    if settings.data.packing and settings.training.group_by_length:
+        yield Contradiction(
+            ("SFT_GROUP_BY_LENGTH", "SFT_PACKING"),
+            "0 with SFT_PACKING=1, whose sequences are all about as long",
+            "Delete SFT_GROUP_BY_LENGTH, or set SFT_PACKING=0.",
+        )
 
 
 def _model_contradictions(settings: StageSettings) -> Iterator[Contradiction]:

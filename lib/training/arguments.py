@@ -66,7 +66,6 @@ def _optimisation(training: TrainingSettings) -> dict[str, Any]:
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "optim": training.optimizer,
-        "neftune_noise_alpha": training.neftune_noise_alpha or None,
     }
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 from typing import Any
 
 import pytest
@@ -85,6 +86,23 @@ def test_processes_share_the_steps(curriculum: Any) -> None:
     curriculum.stage(1, SFT_GRAD_ACCUM=1, SFT_PER_DEVICE_TRAIN_BS=1)
     assert plan_of(curriculum, 1).steps == 38
     assert plan_of(curriculum, 1, world=World(2, 0)).steps == 19
+
+
+def test_packed_sequences_are_what_steps_count(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_PACKING=1, SFT_MAX_SEQ_LEN=256, SFT_GRAD_ACCUM=2, SFT_PER_DEVICE_TRAIN_BS=1)
+    plan = plan_of(curriculum, 1, world=World(2, 0))
+    assert plan.ledger is not None
+    packed = plan.ledger["packed"]
+    assert (packed["rows"], plan.batch["global_batch"]) == (38, 4)
+    assert 4 < packed["packs"] < 20
+    assert plan.steps == math.ceil(math.ceil(packed["packs"] / 2) / 2)
+    assert plan.tokens == plan.ledger["encoded"]["tokens"]
+    text = " ".join(text_of(plan).split())
+    assert f"packing {packed['packs']} sequences of at most 256 tokens, " in text
+    rows = 4 * 38 / packed["packs"]
+    assert f"rows each; a step takes 4 of them, about {rows:.0f} rows" in text
+    curriculum.stage(1)
+    assert "packing" not in text_of(plan_of(curriculum, 1)).replace("SFT_PACKING", "")
 
 
 def test_what_runs_and_what_is_left_alone(curriculum: Any) -> None:

@@ -54,6 +54,7 @@ DEFAULTS = {
     "SFT_MAX_STEPS": "-1",
     "SFT_PER_DEVICE_TRAIN_BS": "2",
     "SFT_PER_DEVICE_EVAL_BS": "2",
+    "SFT_GROUP_BY_LENGTH": "0",
     "SFT_GRAD_ACCUM": "8",
     "SFT_GLOBAL_BATCH_SIZE": "",
     "SFT_LR": "1e-4",

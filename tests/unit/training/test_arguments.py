@@ -32,11 +32,17 @@ EXPECTED: dict[str, tuple[str, str, str, Any]] = {
     "save_steps": ("SFT_SAVE_STEPS", "18", "save_steps", 18),
     "save_total_limit": ("SFT_SAVE_TOTAL_LIMIT", "4", "save_total_limit", 4),
     "best_metric": ("SFT_BEST_METRIC", "eval_loss", "metric_for_best_model", "eval_loss"),
-    "neftune_noise_alpha": ("SFT_NEFTUNE_NOISE_ALPHA", "5.5", "neftune_noise_alpha", 5.5),
 }
-# Not arguments: a callback, and the DeepSpeed configuration (tested below).
+# Not arguments: two callbacks, the order of the rows, and the DeepSpeed configuration (tested below).
 # Global batch and ZeRO stage decide what others become.
-ELSEWHERE = {"early_stopping_patience", "deepspeed_config", "global_batch", "zero_stage"}
+ELSEWHERE = {
+    "early_stopping_patience",
+    "neftune_noise_alpha",
+    "group_by_length",
+    "deepspeed_config",
+    "global_batch",
+    "zero_stage",
+}
 
 
 @pytest.fixture
@@ -72,9 +78,8 @@ def test_every_training_key_reaches_the_trainer(stage: Stage) -> None:
     assert list(made.report_to) == []
 
 
-def test_zero_noise_and_minus_one_steps_are_off(stage: Stage, given: Callable[..., SimpleNamespace]) -> None:
+def test_minus_one_steps_are_off(stage: Stage, given: Callable[..., SimpleNamespace]) -> None:
     made = given(stage())
-    assert made.neftune_noise_alpha is None
     assert made.max_steps == -1
     assert made.lr_scheduler_kwargs == {}
 
