@@ -168,6 +168,7 @@ def training_shape(
         sharded=world.shards(settings.training),
         attention=attention,
         optimizer=settings.training.optimizer,
+        frozen_adapters=settings.stage - 1 if model.merge_mode == "stack" else 0,
         generates=settings.evaluation.samples > 0,
     )
 
