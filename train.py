@@ -1,7 +1,7 @@
 """Train a curriculum of LoRA fine-tuning stages.
 
 A stage is one env file. It mixes data sets, takes the base model with the adapters of all earlier
-stages merged into it, trains a new LoRA adapter on attention and experts, scores it by what it
+stages in it, trains a new LoRA adapter on attention and experts, scores it by what it
 generates, and leaves an ordinary PEFT adapter with a record of how it came about.
 
     python train.py --stage all            train every stage of stages/ that is not up to date
@@ -22,8 +22,9 @@ from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage, stage_files
 from lib.lineage.contract import keep_contract
-from lib.lineage.curriculum import SurveyedStage, choose_stages, preconditions, survey_one, with_base
+from lib.lineage.curriculum import SurveyedStage, choose_stages, survey_one, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
+from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
@@ -84,13 +85,15 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     from lib.evaluation.heldout import Evaluator
     from lib.evaluation.stage_evaluation import evaluate_stage
     from lib.model.adapter import attach_lora, round_adapter, save_adapter
-    from lib.model.base import choose_compute, load_base, load_tokenizer
-    from lib.model.merge import obtain_base
+    from lib.model.base import choose_compute, load_tokenizer
     from lib.model.merge_probe import PROBE_ROWS, probe_merge
+    from lib.model.stage_base import load_stage_base, obtain_stage_base
     from lib.model.targets import find_targets
     from lib.report.stage_report import write_stage_report
     from lib.tracking.callback import TrackingCallback
     from lib.tracking.tracker import track
+    from lib.training.arguments import machine_remarks
+    from lib.training.batches import choose_batch_form
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
     from lib.training.trainer import fit
@@ -106,25 +109,27 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     validation = data.validation or own.encoded(chat)
 
     processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
-    notices = [*warnings, *changes, *remarks]
+    notices = [*warnings, *changes, *remarks, *machine_remarks(settings, world)]
     processes.say(stage.headline, world.line(settings.training), stage.batch_line, compute.line())
     processes.say(*settings.notices, *notices, *data.notices)
     with processes.main_first("merging the earlier stages"):
-        base = obtain_base(
-            settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
-        )
-    model = load_base(base, compute, on_gpu=world.gpus > 0)
+        base = obtain_stage_base(
+            settings.model, stage.chain.adapters, settings.merged_base_dir,
+            key=stage.chain.key, mode=settings.model.merge_mode,
+        )  # fmt: skip
+    model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
     probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
     base = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
     targets = find_targets(model, settings.lora.target_modules)
+    form = choose_batch_form(model, data.train, packing=settings.data.packing)
 
     with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:
         model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
-        processes.say(base.line(), census.line(), *base.notices, *census.notices)
+        processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
         evaluator = Evaluator(tokenizer, chat, settings, processes)
         before = evaluator.before(model, own)
         fitted = fit(
-            model, tokenizer, data, validation, settings, processes,
+            model, tokenizer, data, validation, settings, processes, form,
             callbacks=[TrackingCallback(tracker)], generation=evaluator.while_training(own),
         )  # fmt: skip
         round_adapter(model, settings.lora)

@@ -1,18 +1,16 @@
 """Whole optimizer steps of a small Qwen3-MoE: ours against TRL's SFTTrainer with PEFT.
 
     python -m bench.step --data ROWS.parquet --tokenizer FOLDER
-    python -m bench.step --layers 2 --experts 16 --blocks 3 --steps 1
 
-Random weights; data and tokenizer from the options, from BENCH_DATA and BENCH_TOKENIZER, or else the embedded
-ones. Ours is the path of train.py (prepare_rows, attach_lora, build_trainer). The peer is set up as TRL and
-PEFT document it: SFTTrainer with its chunked loss, LoraConfig with `target_parameters` for the experts at the
-same rank, grouped products, no dropout (PEFT refuses it on parameters). Its packing and padding-free batches
-are documented for flash attention only, which a CPU has not. Both see the same batches under the same labels,
-arguments and first adapter.
+Random weights; data and tokenizer of the options, else BENCH_DATA and BENCH_TOKENIZER, else embedded. Ours is
+the path of train.py. The peer is set up as TRL and PEFT document it: SFTTrainer with its chunked loss,
+LoraConfig with `target_parameters` for the experts at the same rank, grouped products, no dropout (refused on
+parameters). Its packing and padding-free batches are documented for flash attention, which a CPU has not.
+Both see the same batches under the same labels, arguments and first adapter.
 
 Each runs in a process of its own and is let through a block of steps in turn; the first block is to warm up.
-The last line is JSON; `ratio` is TRL's time for a block over ours: ours over TRL in tokens per second.
-Fails when loss curves or final adapters differ by more than rounding explains.
+The last line is JSON; `ratio` is TRL's time for a block over ours. Fails when loss curves or final adapters
+differ by more than rounding explains.
 """
 
 from __future__ import annotations
@@ -33,22 +31,16 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the process that waits must leave the cores alone
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, TrainerCallback, TrainerState
 
 from lib.settings import StageSettings, load_stage
+from lib.training.launch import World, prepare_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("trl", "ours")
 BOUND = 2.0
 RANK = 16
+WORLD = World(1, 0)
 # fp32 sums in another order differ by 1e-7; Adam divides by the root of small numbers, which lets single
 # elements differ more. A loss over other labels or a missing adapter differs from the first digits on.
 LOSS_TOLERANCE, ADAPTER_TOLERANCE = 1e-4, 1e-2
@@ -74,14 +66,12 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     default_data = os.environ.get("BENCH_DATA", str(ROOT / "data/general_conversion.jsonl"))
     parser.add_argument("--data", default=default_data)
-    parser.add_argument(
-        "--tokenizer", default=os.environ.get("BENCH_TOKENIZER", str(ROOT / "assets/tiny-moe"))
-    )
+    default_tokenizer = os.environ.get("BENCH_TOKENIZER", str(ROOT / "assets/tiny-moe"))
+    parser.add_argument("--tokenizer", default=default_tokenizer)
     parser.add_argument("--blocks", type=int, default=5, help="the first one is not counted")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps in a block")
     parser.add_argument("--rows", type=int, default=4, help="in a micro-batch; two of them make a step")
@@ -136,9 +126,7 @@ def make_stage(folder: Path, options: argparse.Namespace) -> None:
     (folder / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in keys.items()))
 
 
-def interleaved(
-    folder: Path, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, Trained]]:
+def interleaved(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Trained]]:
     """Seconds of every block but the first, and what was trained; who begins changes from block to block."""
     context = get_context("spawn")
     gates, workers = {}, []
@@ -167,28 +155,23 @@ class Gate(TrainerCallback):
     def __init__(self, pipe: Connection, steps: int) -> None:
         self.pipe, self.steps, self.started = pipe, steps, 0.0
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.global_step % self.steps == 0:
             self.pipe.recv()
             self.started = time.perf_counter()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.global_step % self.steps == 0:
             self.pipe.send(time.perf_counter() - self.started)
 
 
 def work(peer: str, folder: Path, options: argparse.Namespace, pipe: Connection) -> None:
     """One trainer, from its data to its last step, in a process of its own."""
-    from lib.training.launch import World, prepare_environment
     from lib.training.quiet import quiet_libraries
 
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     torch.set_num_threads(options.threads)
-    prepare_environment(World(1, 0))
+    prepare_environment(WORLD)
     quiet_libraries()
     settings = load_stage(folder, 1, environ={})
     gate = Gate(pipe, options.steps)
@@ -211,16 +194,16 @@ def work(peer: str, folder: Path, options: argparse.Namespace, pipe: Connection)
 
 def our_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     """As `run_stage` in train.py assembles it."""
-    from lib.data.order import TrainingOrder
     from lib.model.adapter import attach_lora
+    from lib.training.batches import choose_batch_form
     from lib.training.processes import Processes
     from lib.training.trainer import build_trainer
 
-    tokenizer, rows, model, targets = prepared(settings)
+    tokenizer, data, model, targets = prepared(settings)
+    form = choose_batch_form(model, data.train, packing=False)
     peft_model, _ = attach_lora(model, targets, settings.lora, seed=settings.seed)
-    processes = Processes(settings, _world(), torch.float32, evaluates=False)
-    order = TrainingOrder(len(rows), settings.seed)
-    return build_trainer(peft_model, tokenizer, rows, order, [], settings, processes, [gate], None)
+    processes = Processes(settings, WORLD, torch.float32, evaluates=False)
+    return build_trainer(peft_model, tokenizer, data, [], settings, processes, form, [gate], None)
 
 
 def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
@@ -229,13 +212,13 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     from trl import SFTTrainer
 
     from lib.training.arguments import trainer_arguments
-    from lib.training.trainer import as_dataset
+    from lib.training.batches import validation_dataset
 
-    tokenizer, rows, model, targets = prepared(settings)
+    tokenizer, data, model, targets = prepared(settings)
     return SFTTrainer(
         model=model,
-        args=trainer_arguments(settings, world=_world(), dtype=torch.float32, evaluates=False),
-        train_dataset=as_dataset(rows),
+        args=trainer_arguments(settings, world=WORLD, dtype=torch.float32, evaluates=False),
+        train_dataset=validation_dataset(data.train),
         processing_class=tokenizer,
         callbacks=[gate],
         peft_config=LoraConfig(
@@ -249,24 +232,18 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
 
 
 def prepared(settings: StageSettings) -> tuple[Any, Any, Any, Any]:
-    """Tokenizer, encoded rows, frozen base, and what gets an adapter."""
+    """Tokenizer, prepared data, frozen base, and what gets an adapter."""
     from lib.data.chat import chat_of
     from lib.data.prepare import prepare_rows
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets
 
     tokenizer = load_tokenizer(settings.model)
-    rows = prepare_rows(settings, chat_of(tokenizer, settings.data.chat_template)).train
+    data = prepare_rows(settings, chat_of(tokenizer, settings.data.chat_template))
     path = settings.model.base_model
     base = StageBase(path, "", path, merged=False, reused=False, seconds=0.0)
     model = load_base(base, choose_compute(settings.model), on_gpu=False)
-    return tokenizer, rows, model, find_targets(model, settings.lora.target_modules)
-
-
-def _world() -> Any:
-    from lib.training.launch import World
-
-    return World(1, 0)
+    return tokenizer, data, model, find_targets(model, settings.lora.target_modules)
 
 
 def same_start(adapter: dict[str, torch.nn.Parameter]) -> None:

@@ -1,10 +1,11 @@
-"""Options of `python train.py` and `python export.py`."""
+"""Options of `python train.py`, `python export.py` and `python infer.py`."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -69,8 +70,114 @@ def parse_export(arguments: Sequence[str] | None, description: str) -> argparse.
     return parser.parse_args(arguments)
 
 
+def parse_infer(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """Options of `python infer.py`."""
+    parser = _parser(description)
+    _add_source(parser.add_argument_group("the model that answers"))
+    _add_questions(parser.add_argument_group("what it is asked (neither --prompt nor --input: a chat)"))
+    _add_decoding(parser.add_argument_group("how it answers"))
+    options = parser.parse_args(arguments)
+    if (options.stage is None) == (options.model is None):
+        parser.error("say which model answers: --stage N (0: the untouched base) or --model DIR")
+    if options.model is not None and options.set:
+        parser.error("--set belongs to --stage")
+    if options.base and options.model is None:
+        parser.error("--base belongs to --model")
+    if bool(options.input) != bool(options.output):
+        parser.error("--input and --output belong together")
+    if options.input and options.prompt is not None:
+        parser.error("--prompt and --input are two ways to ask: give one")
+    if not options.input and (options.force or options.batch_size):
+        parser.error("--force and --batch-size belong to --input")
+    if options.input and options.input.resolve() == options.output.resolve():
+        parser.error("--output must be another file than --input")
+    if not options.temperature and (options.top_p is not None or options.top_k is not None):
+        parser.error("--top-p and --top-k choose among samples: give a --temperature above 0 as well")
+    return options
+
+
+def _add_source(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--stage", type=_whole(0), metavar="N", help="a trained stage; 0 is the untouched base")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the stage files (repeatable)",
+    )
+    add("--model", type=Path, metavar="DIR", help="a folder with a model or an adapter")
+    add("--base", default="", metavar="MODEL", help="the base of the adapter in --model DIR")
+    add("--chat-template", default="", metavar="NAME", help="a bundled template's name or a jinja file")
+    add("--dtype", choices=("auto", "bf16", "fp32"), help="precision to compute in")
+    how = group.add_mutually_exclusive_group()
+    how.add_argument(
+        "--merged",
+        action="store_true",
+        default=True,
+        help="add the adapter to the weights in memory: fast (default)",
+    )
+    how.add_argument(
+        "--adapter", dest="merged", action="store_false", help="compute the adapter beside the weights"
+    )
+
+
+def _add_questions(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--prompt", type=_text, metavar="TEXT", help="one question; the answer goes to stdout")
+    add("--input", type=Path, metavar="FILE", help="rows with questions: .jsonl, .json, .parquet or .csv")
+    add("--output", type=Path, metavar="FILE.jsonl", help="the rows with their answers")
+    add("--force", action="store_true", help="answer all rows anew, whatever --output holds")
+    add("--batch-size", type=_whole(1), metavar="N", help="rows answered at a time")
+    add("--system", type=_text, metavar="TEXT", help="system prompt")
+
+
+def _add_decoding(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--max-new-tokens", type=_whole(1), metavar="N", help="longest answer")
+    add("--temperature", type=_number(0), default=0.0, metavar="T", help="0: greedy (default)")
+    add("--top-p", type=_number(0, 1), metavar="P", help="sample from the likeliest tokens of this mass")
+    add("--top-k", type=_whole(0), metavar="K", help="sample from so many likeliest tokens; 0: from all")
+    add("--repetition-penalty", type=_number(0.01), metavar="R", help="above 1: against repetition")
+    add("--seed", type=_whole(0), default=0, metavar="N", help="the same seed draws the same samples")
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least {minimum}")
+        return int(text)
+
+    return number
+
+
+def _number(minimum: float, maximum: float = math.inf) -> Callable[[str], float]:
+    expected = f"a number from {minimum:g}" + (f" to {maximum:g}" if maximum < math.inf else " up")
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and minimum <= value <= maximum):
+            raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
+        return value
+
+    return number
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("expected valid text in the terminal's encoding") from error
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected text that is not empty")
+    return text
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
-    """With what both commands take."""
+    """With what all commands take."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

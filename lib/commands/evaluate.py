@@ -13,11 +13,11 @@ from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
 from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
+from lib.lineage.finished import finished_record
 from lib.lineage.gate import earlier_stages
-from lib.lineage.record import StageRecord, read_record
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
-from lib.settings import InputError, list_stages
+from lib.settings import list_stages
 from lib.training.launch import World, is_worker, prepare_environment, run_workers
 
 
@@ -44,14 +44,14 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     from lib.evaluation.heldout import NOTHING, Evaluator
     from lib.evaluation.stage_evaluation import evaluate_stage
     from lib.model.adapter import load_adapter
-    from lib.model.base import choose_compute, load_base, load_tokenizer
-    from lib.model.merge import obtain_base
+    from lib.model.base import choose_compute, load_tokenizer
+    from lib.model.stage_base import load_stage_base, obtain_stage_base
     from lib.report.stage_report import write_stage_report
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
-    settings, record = stage.settings, _finished(stage)
+    settings, record = stage.settings, finished_record(stage)
     compute = choose_compute(settings.model)
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
@@ -60,11 +60,12 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes = Processes(settings, world, compute.dtype, evaluates=False)
     processes.say(stage.headline, world.line(settings.training), compute.line(), *notices)
     with processes.main_first("merging the earlier stages"):
-        base = obtain_base(
-            settings.model, stage.chain.adapters, settings.merged_base_dir, key=stage.chain.key
-        )
+        base = obtain_stage_base(
+            settings.model, stage.chain.adapters, settings.merged_base_dir,
+            key=stage.chain.key, mode=record.merge_mode,
+        )  # fmt: skip
+    model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
     processes.say(base.line(), *base.notices)
-    model = load_base(base, compute, on_gpu=world.gpus > 0)
     evaluator = Evaluator(tokenizer, chat, settings, processes)
     before = evaluator.before(model, own)
     model = load_adapter(model, settings.stage_dir)
@@ -110,29 +111,3 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
         table = scores_table({"after": evaluation.to_json()})
         processes.say(*notices, f"  on the evaluation set of stage {settings.stage}:", *table)
     processes.on_main(keep_base_scores, first.output, under_all.chain.base.content, scored)
-
-
-def _finished(stage: SurveyedStage) -> StageRecord:
-    """The record of a stage that can be scored on the base that it was trained on.
-
-    Raises InputError when it is not complete, or when what lies under it has changed since.
-    """
-    record = read_record(stage.settings.stage_dir)
-    number = stage.settings.stage
-    if record is None:
-        raise InputError.of(
-            where=str(stage.settings.stage_dir),
-            key=f"stage {number}",
-            value=stage.status.state,
-            expected="a complete stage to evaluate",
-            remedy=f"run python train.py --stage {number} first",
-        )
-    if record.base["key"] != stage.chain.key:
-        raise InputError.of(
-            where=str(stage.settings.stage_dir),
-            key=f"stage {number}",
-            value="; ".join(stage.status.reasons) or "stale",
-            expected="the base and the earlier stages that it was trained on",
-            remedy=f"put them back, or train it again: python train.py --stage {number}",
-        )
-    return record

@@ -7,6 +7,7 @@ from typing import Any
 
 from lib.data.encoded import DROPPED, EncodedRow
 from lib.data.labels import Label
+from lib.data.packing import PackCount
 from lib.data.rows import Example
 
 SHOWN_LABELS = 200
@@ -131,6 +132,15 @@ class MixLedger:
     """What `trained` counts: steps planned, in a record steps taken."""
     trained: int | None = None
     """Rows trained on in these steps, repeats counted."""
+    packed: PackCount | None = None
+    """The sequences that the rows were packed into; None: each row is one."""
+
+    @property
+    def sequences(self) -> int:
+        """What batch sizes count: packed sequences, or rows."""
+        if self.packed:
+            return self.packed.packs
+        return self.encoded.rows if self.encoded else self.upsampled
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -36,9 +36,15 @@ class TrainingOrder:
     difficulty: tuple[float, ...] | None = None
     """One per row; None: shuffled."""
     pacing: Pacing = "linear"
+    lengths: tuple[int, ...] | None = None
+    """One per row, where rows of about the same length are to stand together; None: nothing of the kind."""
+    together: int = 1
+    """How many such rows stand together: those of a step."""
 
     def epoch(self, number: int) -> list[int]:
         """Every position once, for the epoch of this number, from 0."""
+        if self.lengths is not None:
+            return grouped(self.lengths, self.together, self.seed + number)
         if self.difficulty is None:
             return permutation(self.rows, self.seed + number)
         return paced(self.difficulty, self.pacing, self.seed + number)
@@ -77,6 +83,23 @@ def paced(difficulty: Sequence[float], pacing: Pacing, seed: int) -> list[int]:
         open_rows[chosen], open_rows[-1] = open_rows[-1], open_rows[chosen]
         order.append(open_rows.pop())
     return order
+
+
+def grouped(lengths: Sequence[int], together: int, seed: int) -> list[int]:
+    """The order of transformers' LengthGroupedSampler: a permutation cut into stretches of up to 50 times
+    `together` rows, each sorted from long to short, the longest row of all first.
+
+    Its own is drawn from the global generator, which differs between processes once they have trained.
+    """
+    order = permutation(len(lengths), seed)
+    stretch = (min(len(order) // (4 * together), 50) or 1) * together
+    stretches = [
+        sorted(order[first : first + stretch], key=lambda i: -lengths[i])
+        for first in range(0, len(order), stretch)
+    ]
+    longest = max(stretches, key=lambda rows: lengths[rows[0]])
+    stretches[0][0], longest[0] = longest[0], stretches[0][0]
+    return [row for rows in stretches for row in rows]
 
 
 def complexity_of(labels: Sequence[Label], levels: Mapping[str, int]) -> float | None:

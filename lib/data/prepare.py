@@ -1,7 +1,7 @@
 """The data of a stage, from its settings to encoded rows: what a run trains on, what a plan shows of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
@@ -10,12 +10,13 @@ from lib.data.ledger import MixLedger, TokenCount, with_token_counts
 from lib.data.mixture import Mixture
 from lib.data.negatives import NegativeRule
 from lib.data.order import TrainingOrder
+from lib.data.packing import Pack, rows_alone
 from lib.data.realised import missed_shares, with_trained_rows, with_usable_negatives
 from lib.data.rows import Example, read_examples
 from lib.data.schedule import Schedule
 from lib.data.sources import AbsentSource, Source, load_source
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
-from lib.data.stage_order import stage_order
+from lib.data.stage_order import pack_stage, stage_order
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 
@@ -42,7 +43,13 @@ class PreparedData:
 
     @property
     def order(self) -> TrainingOrder:
+        """Of `packs`."""
         return self.schedule.order
+
+    @property
+    def packs(self) -> tuple[Pack, ...]:
+        """The sequences that are trained on, each as positions in `train`: of one row without SFT_PACKING."""
+        return self.schedule.packs or rows_alone(len(self.train))
 
     def ledger_after(self, steps: int) -> MixLedger:
         """The ledger of a run that took so many steps: it may have stopped early."""
@@ -141,8 +148,13 @@ def _counted(
     ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows, estimated=estimated)
     ledger = with_usable_negatives(ledger, mixture.train, rows, rule)
     usable = [row for row in mixture.train if row.row_id not in rows or rows[row.row_id].usable]
-    order, remarks = stage_order(settings, usable, rows)
-    schedule = Schedule.of(order, settings.training, processes)
+    order, remarks = stage_order(settings, usable, rows, processes=processes)
+    packs, packed = pack_stage(settings, usable, rows)
+    if packed:
+        order = TrainingOrder(packed.packs, settings.seed)
+        ledger = replace(ledger, packed=packed)
+        remarks.append(f"Packed {packed.rows:,} rows into {packed.line()}")
+    schedule = Schedule.of(order, settings.training, processes, packs)
     if usable:
         ledger = with_trained_rows(ledger, usable, schedule.times(), schedule.steps, rule)
     missed = missed_shares(ledger)

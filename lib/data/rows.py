@@ -22,6 +22,7 @@ _ROLES = {
     "human": "user",
     "observation": "tool",
 }
+MEND_OR_SKIP = "mend or remove the row; SFT_STRICT=0 skips and counts such rows"
 # Parts of a message that would change what is learned if they were dropped silently.
 _UNTRAINED_FIELDS = ("tool_calls", "function_call", "reasoning_content", "thinking", "reasoning")
 
@@ -35,7 +36,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """One usable row: a conversation that ends with an assistant's answer, or plain text."""
+    """One usable row: a conversation that ends with an assistant's answer (an empty one where a question has
+    none), or plain text."""
 
     messages: tuple[Message, ...]
     text: str | None
@@ -72,8 +74,10 @@ class RowError(InputError):
     """A row that cannot be used; its problem names source, index and columns."""
 
 
-def read_examples(source: Source, *, strict: bool) -> tuple[SourceRows, tuple[str, ...]]:
-    """Every usable row of a source, and notices.
+def read_examples(
+    source: Source, *, strict: bool, answered: bool = True
+) -> tuple[SourceRows, tuple[str, ...]]:
+    """Every usable row of a source, and notices. `answered` as in `to_example`.
 
     Rows that fit no format: strict, InputError with the first five and the total; lenient, an [ERROR] notice,
     and they are skipped and counted. A source without any usable row is always an InputError.
@@ -82,7 +86,7 @@ def read_examples(source: Source, *, strict: bool) -> tuple[SourceRows, tuple[st
     unfit = FirstProblems()
     for index, row in enumerate(source.rows):
         try:
-            examples.append(to_example(row, source.name, index))
+            examples.append(to_example(row, source.name, index, answered=answered))
         except RowError as error:
             unfit.extend(error.problems)
     problems = unfit.all_shown(source.name, "rows that cannot be used", len(source.rows))
@@ -98,10 +102,11 @@ def read_examples(source: Source, *, strict: bool) -> tuple[SourceRows, tuple[st
     return SourceRows(source.name, source.weight, tuple(examples), unfit.total), tuple(notices)
 
 
-def to_example(row: Mapping[str, Any], source: str, index: int) -> Example:
-    """One row as a conversation or text. Raises RowError naming the row."""
+def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: bool = True) -> Example:
+    """One row as a conversation or text; with `answered` false as a question: it may lack the answer, which
+    is then an empty last message, and plain text will not do. Raises RowError naming the row."""
     try:
-        messages, text = _content(row)
+        messages, text = _content(row) if answered else (_question(row), None)
         _check_characters(messages, text)
     except ValueError as error:
         raise RowError.of(
@@ -109,7 +114,7 @@ def to_example(row: Mapping[str, Any], source: str, index: int) -> Example:
             key="row",
             value=f"columns {', '.join(map(str, row)) or '(none)'}",
             expected=str(error),
-            remedy="mend or remove the row; SFT_STRICT=0 skips and counts such rows",
+            remedy=MEND_OR_SKIP if answered else "mend or remove the row",
         ) from error
     return Example(messages, text, labels_of(row), content_key(messages, text), source, index)
 
@@ -133,6 +138,20 @@ def _content(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], str | None]:
     raise ValueError(
         "messages, conversations, prompt + completion, instruction + output, or text that is not empty"
     )
+
+
+def _question(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    """In the format that a row with its answer would be read in."""
+    whole = [read for columns, read in _FORMATS if all(row.get(column) is not None for column in columns)]
+    asking = [read for (column, *_), read in _FORMATS if row.get(column) is not None]
+    if not asking:
+        raise ValueError("messages, conversations, prompt, or instruction")
+    messages = (whole or asking)[0](row)
+    if not messages or messages[-1].role != "assistant":
+        messages.append(Message("assistant", ""))
+    if not any(message.content.strip() for message in messages[:-1]):
+        raise ValueError("a question that is not empty")
+    return tuple(messages)
 
 
 def _checked(messages: list[Message]) -> tuple[Message, ...]:
@@ -166,7 +185,9 @@ def _from_conversations(row: Mapping[str, Any]) -> list[Message]:
 
 def _from_prompt_and_completion(row: Mapping[str, Any]) -> list[Message]:
     def side(column: str, role: str) -> list[Message]:
-        content = row[column]
+        content = row.get(column)
+        if content is None:
+            return []
         return [Message(role, content)] if isinstance(content, str) else _messages(content, column)
 
     return [*side("prompt", "user"), *side("completion", "assistant")]
@@ -184,11 +205,14 @@ def _from_instruction(row: Mapping[str, Any]) -> list[Message]:
         ]
     instruction = _text(row["instruction"], "instruction")
     question = "\n\n".join(part for part in (instruction, extra) if part)
-    output = row["output"]
+    messages.append(Message("user", question))
+    output = row.get("output")
+    if output is None:
+        return messages
     answer = (
         json.dumps(output, ensure_ascii=False) if isinstance(output, dict | list) else _text(output, "output")
     )
-    return [*messages, Message("user", question), Message("assistant", answer)]
+    return [*messages, Message("assistant", answer)]
 
 
 _FORMATS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], list[Message]]], ...] = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from lib.data.order import TrainingOrder
+from lib.data.packing import Pack
 from lib.settings.schema import TrainingSettings
 
 
@@ -24,9 +25,14 @@ class Schedule:
     processes: int
     epochs: float
     max_steps: int = -1
+    packs: tuple[Pack, ...] = ()
+    """Where rows are packed: the sequences that the order goes through and `batch` counts. What is said here
+    of rows is then said of sequences, but for `times`."""
 
     @classmethod
-    def of(cls, order: TrainingOrder, training: TrainingSettings, processes: int) -> "Schedule":
+    def of(
+        cls, order: TrainingOrder, training: TrainingSettings, processes: int, packs: tuple[Pack, ...] = ()
+    ) -> "Schedule":
         return cls(
             order,
             training.micro_batch,
@@ -34,6 +40,7 @@ class Schedule:
             processes,
             training.epochs,
             training.max_steps,
+            packs,
         )
 
     @property
@@ -65,7 +72,9 @@ class Schedule:
                 counts.update(islice(cycle(self.order.epoch(number)), self._filling))
         if rest:
             counts.update(self.epoch(whole)[: rest * self.batch * self.processes * self.accumulation])
-        return counts
+        if not self.packs:
+            return counts
+        return Counter({row: times for pack, times in counts.items() for row in self.packs[pack]})
 
     @property
     def _filling(self) -> int:

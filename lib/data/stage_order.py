@@ -1,28 +1,59 @@
-"""The order that a stage's settings ask for, over the rows that it trains on."""
+"""The order that a stage's settings ask for, over the rows that it trains on, and which of them share a
+sequence."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from lib.data.encoding import Encoded
 from lib.data.order import TrainingOrder, complexity_of
+from lib.data.packing import Pack, PackCount, pack_rows
 from lib.data.rows import Example
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 
 
-def stage_order(
+def pack_stage(
     settings: StageSettings, rows: Sequence[Example], encoded: Encoded
+) -> tuple[tuple[Pack, ...], PackCount | None]:
+    """The sequences of these draws, as positions among them, and how full they are; nothing where SFT_PACKING
+    is off. In a plan, lengths of rows that it did not encode are guessed from their characters."""
+    if not settings.data.packing:
+        return (), None
+    lengths, capacity = token_lengths(rows, encoded, settings.data.max_seq_len), settings.data.max_seq_len
+    packs = pack_rows(lengths, capacity=capacity, seed=settings.seed)
+    return packs, PackCount.of(lengths, packs, capacity)
+
+
+def token_lengths(rows: Sequence[Example], encoded: Encoded, longest: int) -> list[int]:
+    """Tokens of each row; of one that is not encoded, by the characters a token has in those that are."""
+    known = [row for row in rows if row.row_id in encoded]
+    tokens = sum(len(encoded[row.row_id].input_ids) for row in known)
+    per_character = tokens / max(sum(row.characters for row in known), 1)
+    return [
+        len(encoded[row.row_id].input_ids)
+        if row.row_id in encoded
+        else min(max(round(row.characters * per_character), 1), longest)
+        for row in rows
+    ]
+
+
+def stage_order(
+    settings: StageSettings, rows: Sequence[Example], encoded: Encoded, *, processes: int
 ) -> tuple[TrainingOrder, list[str]]:
     """The order of these draws, and notices. By length: tokens, or characters of rows that a plan did not
     encode. By complexity: InputError for rows that declare none (strict; lenient, they come last)."""
     data, notices = settings.data, list[str]()
+    if settings.training.group_by_length:
+        lengths = token_lengths(rows, encoded, data.max_seq_len)
+        step = settings.training.micro_batch * settings.training.grad_accum * processes
+        return TrainingOrder(len(rows), settings.seed, lengths=tuple(lengths), together=step), notices
     if data.order == "shuffled":
         return TrainingOrder(len(rows), settings.seed), notices
     if data.order == "length":
-        lengths = (
-            len(encoded[row.row_id].input_ids) if row.row_id in encoded else row.characters for row in rows
+        difficulty = tuple(
+            float(len(encoded[row.row_id].input_ids) if row.row_id in encoded else row.characters)
+            for row in rows
         )
-        difficulty = tuple(float(length) for length in lengths)
     else:
         levels = [complexity_of(row.labels, data.order_levels) for row in rows]
         problems = _unknown_levels(rows, levels, settings)

@@ -4,6 +4,7 @@ same questions."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ class EvaluationSet:
         write_json(folder / EVALUATION_SET, asdict(self))
 
 
-def as_question(chat: ChatFormat, example: Example, longest: int) -> Question:
+def as_question(chat: ChatFormat, example: Example, longest: int = sys.maxsize) -> Question:
     """The prompt up to the last answer, cut from the left to `longest` tokens, and that answer."""
     prompt = example.messages[:-1]
     return Question(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from lib.evaluation.answers import Answer, Question
-from lib.model.threads import one_thread
+from lib.evaluation.decoding import Decoding, answer_batch, generating, quickest_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lib.training.processes import Processes
 
 T = TypeVar("T")
-# Parameters below which a CPU generates faster with one thread (docs/log.md).
-SMALL_MODEL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,10 @@ class GenerationLimits:
     """New tokens of one evaluation, over all processes."""
     time_budget: float = 0.0
     """Seconds."""
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(self.end_token_ids, self.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def generate_answers(
     started = time.monotonic()
     rank, world = (processes.rank, processes.world.processes) if processes else (0, 1)
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids), reverse=True)
-    with evaluating(model), _quickest_threads(model):
+    with evaluating(model), quickest_threads(model):
         mine = _answer_share(model, tokenizer, questions, order[rank::world], limits, world)
     everyone = processes.gather(mine) if processes else mine
     return Answers(tuple(answer for _, answer in sorted(everyone, key=_position)), time.monotonic() - started)
@@ -92,7 +94,7 @@ def _answer_share(
 
     Under a budget the batches are taken in shuffled order: what is answered must not be the longest alone.
     """
-    batches = list(_batches(share, limits.batch_size))
+    batches = list(in_batches(share, limits.batch_size))
     if limits.token_budget or limits.time_budget:
         random.Random(len(questions)).shuffle(batches)
     answered: list[tuple[int, Answer]] = []
@@ -102,101 +104,26 @@ def _answer_share(
         over_time = limits.time_budget and time.monotonic() - started >= limits.time_budget
         if over_tokens or over_time:
             break
-        answers = _generate_batch(model, tokenizer, [questions[i] for i in batch], limits)
+        answers = answer_batch(model, tokenizer, [questions[i] for i in batch], limits.decoding)
         tokens += sum(answer.tokens for answer in answers)
         answered += zip(batch, answers, strict=True)
     return answered
 
 
-def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def in_batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """`size` items at a time, the rest last."""
     return (items[first : first + size] for first in range(0, len(items), size))
-
-
-def _generate_batch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    limits: GenerationLimits,
-) -> list[Answer]:
-    """Padding stands on the left, because an answer must follow its prompt directly."""
-    import torch
-    from transformers import GenerationConfig
-
-    ends = list(limits.end_token_ids)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-    width = max(len(question.prompt_ids) for question in questions)
-    rows = [[pad] * (width - len(q.prompt_ids)) + q.prompt_ids for q in questions]
-    mask = [[0] * (width - len(q.prompt_ids)) + [1] * len(q.prompt_ids) for q in questions]
-    output = model.generate(
-        input_ids=torch.tensor(rows, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=limits.max_new_tokens,
-            eos_token_id=ends,
-            pad_token_id=pad,
-            use_cache=True,
-        ),
-    )
-    return [
-        _answer(question, generated, tokenizer, ends)
-        for question, generated in zip(questions, output[:, width:].tolist(), strict=True)
-    ]
-
-
-def _answer(
-    question: Question, generated: list[int], tokenizer: PreTrainedTokenizerBase, end_token_ids: Sequence[int]
-) -> Answer:
-    """Cut at the first end token; what follows it is padding."""
-    end = next((i for i, token in enumerate(generated) if token in end_token_ids), None)
-    kept = generated if end is None else generated[:end]
-    text = tokenizer.decode(kept, skip_special_tokens=True)
-    return Answer(question, text, tokens=len(kept), stopped=end is not None)
 
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """The model as it answers fastest: evaluation mode, no gradients, cache on, adapter folded into the
     weights. All of it, the random state included, is put back bit for bit."""
-    import torch
-
     from lib.model.merged_weights import temporarily_merged
     from lib.training.random_state import untouched_random_state
 
-    training, use_cache = model.training, model.config.use_cache
-    model.eval()
-    model.config.use_cache = True
-    try:
-        with untouched_random_state(), torch.no_grad(), temporarily_merged(model), _quickest_experts(model):
-            yield
-    finally:
-        model.train(training)
-        model.config.use_cache = use_cache
-
-
-@contextmanager
-def _quickest_experts(model: PreTrainedModel) -> Iterator[None]:
-    """On the CPU a loop over the experts that are hit beats grouped products of few rows (docs/log.md). On a
-    GPU transformers decodes faster by itself where it finds the implementation that is its own default."""
-    from lib.model.expert_lora.plug_in import IMPLEMENTATION
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before = getattr(inner.config, "_experts_implementation", None)
-    on_cpu = inner.device.type == "cpu"
-    if before is None or not (on_cpu or before == IMPLEMENTATION):
+    with untouched_random_state(), temporarily_merged(model), generating(model):
         yield
-        return
-    inner.set_experts_implementation("eager" if on_cpu else "grouped_mm")
-    try:
-        yield
-    finally:
-        inner.set_experts_implementation(before)
-
-
-def _quickest_threads(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """One token at a time through a small model is over sooner than a second thread is awake."""
-    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
-    return one_thread() if model.device.type == "cpu" and small else nullcontext()
 
 
 def token_loss(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.evaluation.decoding import end_tokens
 from lib.evaluation.evaluation_set import EvaluationSet
 from lib.evaluation.generation import GenerationLimits, generate_answers, token_loss
 from lib.evaluation.scores import sample_table, score
@@ -61,7 +62,7 @@ class Evaluator:
         encoded = rows.encoded(self.chat)
         loss = token_loss(model, [(row.input_ids, row.targets()) for row in encoded], self.processes)
         limits = GenerationLimits(
-            end_token_ids=self.chat.stop_ids,
+            end_token_ids=end_tokens(self.chat, model),
             batch_size=self.options.batch_size,
             max_new_tokens=rows.max_new_tokens,
             token_budget=self.options.token_budget,

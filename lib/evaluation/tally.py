@@ -16,6 +16,8 @@ Tally = Mapping[str, tuple[float, float]]
 
 GROUPS = range(2, 21)
 """How many different values a label may have to be worth grouping by."""
+DRAWS_HELD = 10_000_000
+"""Rows x resamples in memory at a time: 80 MB."""
 UNNAMEABLE = re.compile(r"[^\w.\- ]|^\.+|\.+$")
 """What trackers refuse in a metric's name, or would take for a path."""
 
@@ -50,9 +52,12 @@ def intervals(
     if not names:
         return {}
     shares = np.array([[tally.get(name, (0.0, 0.0)) for name in names] for tally in tallies], dtype=float)
-    rows = len(tallies)
-    times = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
-    tops, bottoms = times.astype(float) @ shares[..., 0], times.astype(float) @ shares[..., 1]
+    rows, random = len(tallies), np.random.default_rng(seed)
+    resampled = []
+    for size in _in_bounds(resamples, max(1, DRAWS_HELD // rows)):
+        times = random.multinomial(rows, np.full(rows, 1 / rows), size=size).astype(float)
+        resampled.append((times @ shares[..., 0], times @ shares[..., 1]))
+    tops, bottoms = (np.concatenate(side) for side in zip(*resampled, strict=True))
     tail = (1 - level) / 2
     found = {}
     for column, name in enumerate(names):
@@ -62,6 +67,11 @@ def intervals(
             low, high = np.quantile(values, (tail, 1 - tail))
             found[name] = (float(low), float(high))
     return found
+
+
+def _in_bounds(whole: int, most: int) -> list[int]:
+    """`whole` as parts of `most`, and the rest."""
+    return [min(most, whole - begun) for begun in range(0, whole, most)]
 
 
 def by_label(

@@ -41,6 +41,7 @@ WITHOUT_EFFECT = frozenset(
         "SFT_MERGE_MIN_KEPT",
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
+        "SFT_TENSORBOARD",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.
@@ -63,6 +64,8 @@ OF_GENERATION = frozenset(
         "SFT_GEN_EVAL_STYLE",
     ]
 )
+# For a stage on the untouched base: the default, as records have it that know of no other mode.
+NOTHING_TO_MERGE = "merge"
 # Rows that answers are scored on are never replayed.
 NEVER_REPLAYED = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
 BASE, TOKENIZER, TEMPLATE = "base model", "tokenizer", "chat template"
@@ -75,7 +78,7 @@ DATA_KEYS = frozenset({"SFT_DATASET_MIX", "SFT_DATASET_IDS", "SFT_DATASET_ID"})
 
 @dataclass(frozen=True)
 class Parent:
-    """An earlier stage whose adapter is merged into the base of the present one."""
+    """An earlier stage whose adapter is in the base of the present one."""
 
     stage: int
     folder: Path
@@ -95,16 +98,26 @@ class Chain:
 
     @property
     def adapters(self) -> list[Path]:
-        """Folders of the adapters to merge, oldest first."""
+        """Folders of the adapters, oldest first."""
         return [parent.folder for parent in self.parents]
 
     @property
     def key(self) -> str:
-        """Content key of the merged base: the same key means the same weights. Empty where the base's content
-        is not known, as for a plan."""
-        if not self.base.content:
-            return ""
-        return json_sha256([self.base.content, [parent.fingerprint for parent in self.parents]])
+        """Content key of the base with the adapters in it: the same key means the same sum, merged or
+        stacked. Empty where the base's content is not known, as for a plan."""
+        return _key(self.base.content, [parent.fingerprint for parent in self.parents])
+
+
+def merged_base_key(base_content: str, adapters: Sequence[Path]) -> str:
+    """`Chain.key` of a base and the adapter folders merged into it, oldest first; empty where one is gone."""
+    try:
+        return _key(base_content, [adapter_fingerprint(folder) for folder in adapters])
+    except OSError:
+        return ""
+
+
+def _key(base_content: str, adapters: Sequence[str]) -> str:
+    return json_sha256([base_content, list(adapters)]) if base_content else ""
 
 
 def trace(settings: StageSettings, earlier: Sequence[int], *, thorough: bool) -> Chain:
@@ -127,13 +140,20 @@ def trace(settings: StageSettings, earlier: Sequence[int], *, thorough: bool) ->
 def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[str, str]) -> dict[str, str]:
     """What decides the result of a stage, as flat text: settings, base, tokenizer and chat template,
     parents, data, and the libraries that give the saved files their meaning. Of a base that is not here
-    only the name."""
+    only the name.
+
+    SFT_MERGE_MODE counts: merging rounds what the stage is trained on. Not so without earlier stages, where
+    there is nothing to merge or to stack.
+    """
     judged_by_loss = settings.training.best_metric == "eval_loss"
     ignored = WITHOUT_EFFECT | (OF_GENERATION if judged_by_loss else frozenset())
     if settings.data.replay:
         ignored -= NEVER_REPLAYED
+    values = {key: value for key, value in settings.values.items() if key not in ignored}
+    if not chain.parents:
+        values["SFT_MERGE_MODE"] = NOTHING_TO_MERGE
     return {
-        **{key: value for key, value in settings.values.items() if key not in ignored},
+        **values,
         **_base_identity(settings, chain.base),
         **decisive_versions(),
         **{f"stage {parent.stage}": parent.fingerprint[:16] for parent in chain.parents},

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lib.lineage.record import StageRecord
+from lib.model.quantization import WORDING, loaded_as
+from lib.settings.schema.model import Quantization
 
 
 def model_card(record: StageRecord, folder: Path) -> str:
     """Markdown with the Hub's front matter; says what must be loaded under the adapter."""
     base = record.base
-    parents = ", ".join(f"stage {parent['stage']}" for parent in record.parents)
-    origin = (
-        f"`{base['stage0']}` with the adapters of {parents} merged into it" if parents else "the stage-0 base"
-    )
+    quantization = base.get("quantization", "none")
     return f"""---
 base_model: {base["path"]}
 library_name: peft
@@ -25,7 +24,7 @@ tags:
 ---
 # Stage {record.stage} of a curriculum
 
-A LoRA adapter trained on `{base["path"]}` ({origin}).
+A LoRA adapter trained on `{base["path"]}` ({_origin(record)}{loaded_as(quantization)}).
 It trains {record.adapter["trainable"]:,} parameters, {record.adapter["experts"]:,} of them in experts.
 
 {data_table(record)}
@@ -34,15 +33,52 @@ It trains {record.adapter["trainable"]:,} parameters, {record.adapter["experts"]
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer{_quantized_import(quantization)}
 
-base = AutoModelForCausalLM.from_pretrained("{base["path"]}")
-model = PeftModel.from_pretrained(base, "{folder}")
+{_load_base(base["path"], quantization)}
+{_earlier_adapters(record)}model = PeftModel.from_pretrained(base, "{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 ```
 
 `stage.json` beside this file holds settings, data ledger, loss curve and lineage.
 """
+
+
+def _origin(record: StageRecord) -> str:
+    parents = ", ".join(f"stage {parent['stage']}" for parent in record.parents)
+    if not parents:
+        return "the stage-0 base"
+    if record.merge_mode == "stack":
+        return f"the stage-0 base, with the adapters of {parents} beside its weights"
+    return f"`{record.base['stage0']}` with the adapters of {parents} merged into it"
+
+
+def _earlier_adapters(record: StageRecord) -> str:
+    """Lines of Python that add what this adapter was trained on top of."""
+    if record.merge_mode != "stack":
+        return ""
+    return "".join(
+        f'base = PeftModel.from_pretrained(base, "{parent["folder"]}").merge_and_unload()  '
+        f"# this one needs stage {parent['stage']}\n"
+        for parent in record.parents
+    )
+
+
+def _quantized_import(quantization: Quantization) -> str:
+    return ", BitsAndBytesConfig" if quantization != "none" else ""
+
+
+def _load_base(path: str, quantization: Quantization) -> str:
+    """The lines that load the base as the adapter saw it."""
+    if quantization == "none":
+        return f'base = AutoModelForCausalLM.from_pretrained("{path}")'
+    double = quantization == "nf4-double"
+    return f"""# Trained on {WORDING[quantization]}; on unquantised weights it answers a little differently.
+nf4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant={double},
+    bnb_4bit_compute_dtype="bfloat16",
+)
+base = AutoModelForCausalLM.from_pretrained("{path}", quantization_config=nf4)"""
 
 
 def data_table(record: StageRecord) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lib.training.processes import Processes
     from lib.training.trainer import FitResult
 
+TENSORBOARD = "tensorboard"
+"""Folder of TensorBoard's event files."""
 # May carry a password.
 NOT_RECORDED = frozenset({"MLFLOW_TRACKING_URI"})
 
@@ -57,6 +59,8 @@ def _begin(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+    if (folder / TENSORBOARD).is_dir():
+        shutil.rmtree(folder / TENSORBOARD)  # a second run's curves would be drawn over the first's
     for left in (*folder.glob("gen_metrics_step*.json"), folder / EVALUATION_SET, folder / REPORT):
         left.unlink(missing_ok=True)
     note = {"pid": os.getpid(), "host": socket.gethostname()}
@@ -82,7 +86,7 @@ def make_record(
         settings={key: value for key, value in settings.values.items() if key not in NOT_RECORDED},
         origins=dict(settings.origins),
         identity=dict(stage.identity),
-        base={**asdict(base), "fingerprint": stage.chain.base.content, "key": stage.chain.key},
+        base=_base_entry(stage, base),
         parents=[
             {"stage": parent.stage, "folder": str(parent.folder), "adapter_sha256": parent.adapter_sha256}
             for parent in stage.chain.parents
@@ -102,6 +106,16 @@ def make_record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
     )
+
+
+def _base_entry(stage: SurveyedStage, base: StageBase) -> dict[str, Any]:
+    """What the stage trained on: the base, and by `mode` which earlier stages were in it or beside it."""
+    return {
+        **asdict(base),
+        "fingerprint": stage.chain.base.content,
+        "key": stage.chain.key,
+        "earlier_stages": {str(parent.stage): parent.adapter_sha256 for parent in stage.chain.parents},
+    }
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:
@@ -153,20 +167,28 @@ def summary(record: StageRecord, stage_dir: Path) -> list[str]:
 
 def scores_table(evaluation: dict[str, Any]) -> list[str]:
     """The metrics over all rows, with their intervals; those per label are in the report."""
-    columns = [when for when in ("before", "after") if evaluation.get(when, {}).get("metrics")]
-    names = dict.fromkeys(name for when in columns for name in evaluation[when]["metrics"])
+    scored = {when: evaluation.get(when) or {} for when in ("before", "after")}
+    return metrics_table({when: found for when, found in scored.items() if found.get("metrics")})
+
+
+def metrics_table(columns: Mapping[str, Mapping[str, Any]], rows: str = "held-out rows") -> list[str]:
+    """One column for every set of metrics and intervals; `rows` says what the rows are that it is about."""
+    if not columns:
+        return []
+    names = dict.fromkeys(name for scored in columns.values() for name in scored["metrics"])
     shown = [name for name in names if "/" not in name and name != "gen_samples"]
     if not shown:
         return []
-    rows = f"{evaluation[columns[-1]]['metrics'].get('gen_samples', 0):.0f} held-out rows"
-    head = f"  {rows:<31}" + "".join(f"{when:<22}" for when in columns)
+    *_, last = columns.values()
+    count = f"{last['metrics'].get('gen_samples', 0):.0f} {rows}"
+    head = f"  {count:<31}" + "".join(f"{when:<22}" for when in columns)
     return [head.rstrip()] + [
-        (f"    {name:<29}" + "".join(f"{_score(evaluation[when], name):<22}" for when in columns)).rstrip()
+        (f"    {name:<29}" + "".join(f"{_score(scored, name):<22}" for scored in columns.values())).rstrip()
         for name in shown
     ]
 
 
-def _score(scored: dict[str, Any], name: str) -> str:
+def _score(scored: Mapping[str, Any], name: str) -> str:
     value = scored["metrics"].get(name)
     if value is None:
         return "-"

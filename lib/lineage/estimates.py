@@ -17,10 +17,12 @@ GPU_FLOPS = 150e12
 
 @dataclass(frozen=True)
 class Workload:
-    """The numbers that estimates are made from. Tokens are per trained row, on average."""
+    """The numbers that estimates are made from."""
 
     rows: int
+    """What `batch` counts: rows, or packed sequences of them."""
     tokens: int
+    """Of all rows."""
     batch: int
     accumulation: int
     processes: int
@@ -93,8 +95,8 @@ def seconds(
 
 
 def disk(base: int, trainable: int, *, checkpoints: int, free: int) -> Estimate:
-    """Bytes that the stage writes: the merged base (0 where nothing is merged), and per checkpoint adapter
-    and optimizer state. `free` bytes are there now."""
+    """Bytes that the stage writes: the merged base (0 where nothing is merged, or all is stacked), and per
+    checkpoint adapter and optimizer state. `free` bytes are there now."""
     saved = trainable * (2 + 12 * checkpoints)
     enough = "" if base + saved < free else ": NOT ENOUGH"
     return Estimate(

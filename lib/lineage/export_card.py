@@ -27,7 +27,7 @@ tags:
 `{exported.settings.model.base_model}` with the updates of {_stages(exported.records)} added to its
 weights: summed in fp32 and rounded once, to the number type of the base's own files. It needs no adapter.
 
-{_about(exported)}
+{_quantized(exported.records)}{_about(exported)}
 ## Use
 
 ```python
@@ -115,6 +115,17 @@ Answers end with {_end_tokens(last)}. What the chat template makes of `<think>` 
 
 {_lineage(exported)}
 """
+
+
+def _quantized(records: Sequence[StageRecord]) -> str:
+    """A word about stages that saw other weights than these."""
+    stages = [str(record.stage) for record in records if record.base.get("quantization", "none") != "none"]
+    if not stages:
+        return ""
+    return (
+        f"Trained on a base that was loaded in four bits (stage {', '.join(stages)}); the weights here are\n"
+        "unquantised, with the same updates: answers may differ a little from those that were scored.\n\n"
+    )
 
 
 def _stages(records: Sequence[StageRecord]) -> str:

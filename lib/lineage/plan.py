@@ -12,11 +12,13 @@ from lib.data.chat import ChatFormat
 from lib.data.ledger import MixLedger
 from lib.data.prepare import PlannedData
 from lib.lineage.contract import check_contract
-from lib.lineage.curriculum import SurveyedStage, obstacles
+from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
+from lib.lineage.obstacles import obstacles
 from lib.lineage.record import read_record
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
+from lib.model.quantization import few_quantized, quantizable_share
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
 from lib.training.batch import training_shape
@@ -91,7 +93,14 @@ def make_plan(
         estimates=_estimates(stage, architecture, load, ledger, world)
         if architecture and load and ledger
         else {},
-        notices=(*settings.notices, *stage.status.remarks, *notices, *changes, *planned.notices),
+        notices=(
+            *settings.notices,
+            *stage.status.remarks,
+            *_quantization_notices(settings, architecture),
+            *notices,
+            *changes,
+            *planned.notices,
+        ),
         problems=(*problems, *broken),
     )
 
@@ -99,7 +108,7 @@ def make_plan(
 def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:
     training, encoded = settings.training, ledger.encoded
     return Workload(
-        rows=encoded.rows if encoded else ledger.upsampled,
+        rows=ledger.sequences,
         tokens=encoded.tokens if encoded else 0,
         batch=training.micro_batch,
         accumulation=training.grad_accum,
@@ -110,7 +119,12 @@ def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Work
 
 
 def _base(settings: StageSettings, folder: Path | None, architecture: Architecture | None) -> dict[str, Any]:
-    base: dict[str, Any] = {"model": settings.model.base_model, "here": folder is not None}
+    base: dict[str, Any] = {
+        "model": settings.model.base_model,
+        "here": folder is not None,
+        "earlier_stages": "stacked" if settings.model.merge_mode == "stack" else "merged",
+        "quantization": settings.model.quantization,
+    }
     if architecture:
         experts = (
             f", {architecture.experts} experts, {architecture.experts_per_token} per token"
@@ -121,6 +135,12 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
         base["parameters"] = architecture.parameters
         base["trainable"] = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     return base
+
+
+def _quantization_notices(settings: StageSettings, architecture: Architecture | None) -> list[str]:
+    if settings.model.quantization == "none" or architecture is None or not architecture.experts:
+        return []
+    return [few_quantized(quantizable_share(architecture))]
 
 
 def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[str, Any], ...]:
@@ -190,7 +210,7 @@ def _largest_pass(
 
 def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
     """A merged base is as large as the stage-0 base: that of its files, where they are here."""
-    if not stage.chain.parents and not stage.chain.missing:
+    if not (stage.chain.parents or stage.chain.missing) or stage.settings.model.merge_mode == "stack":
         return 0
     folder = base_folder(stage.settings.model)
     try:

@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lib.data.packing import PackCount
 from lib.lineage.plan import StagePlan
+from lib.model.quantization import loaded_as
 
 SHOWN_LABELS = 40
 
@@ -38,7 +40,7 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     base = plan.base
     here = "" if base["here"] else " (not on this machine: the run downloads it)"
     console.print(
-        f"  base     {escape(base['model'])}{here}"
+        f"  base     {escape(base['model'])}{here}{loaded_as(base['quantization'])}"
         + (f"  {base['architecture']}" if "architecture" in base else "")
     )
     if "parameters" in base:
@@ -48,7 +50,11 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     for parent in plan.parents:
         why = f": {'; '.join(parent['reasons'])}" if parent["reasons"] else ""
         state = f"({parent['state']}{escape(why)})"
-        console.print(f"  merged   stage {parent['stage']}  {escape(parent['folder'])}  {state}")
+        console.print(
+            f"  {base['earlier_stages']:<8} stage {parent['stage']}  {escape(parent['folder'])}  {state}"
+        )
+    if plan.parents and base["quantization"] != "none":
+        console.print("           merged into the unquantised weights, quantised when they are loaded")
     console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
 
 
@@ -148,15 +154,30 @@ def _label_tables(ledger: dict[str, Any]) -> list[Table]:
 
 
 def _print_costs(plan: StagePlan, console: Console) -> None:
+    ledger = plan.ledger or {}
     if plan.steps is not None:
-        console.print(f"[bold]costs[/]\n  steps    {plan.steps:,}  ({plan.tokens:,} tokens)")
+        guessed = ledger["packed"] and ledger["estimated"] and plan.values["SFT_MAX_STEPS"] == "-1"
+        about = "about " if guessed else ""
+        console.print(f"[bold]costs[/]\n  steps    {about}{plan.steps:,}  ({plan.tokens:,} tokens)")
     console.print(
         Text(plan.batch["line"], style="yellow" if "[WARNING]" in plan.batch["line"] else ""), soft_wrap=True
     )
+    if ledger.get("packed"):
+        console.print(f"  packing  {_packing(ledger, plan.batch['global_batch'])}", soft_wrap=True)
     for name, estimate in plan.estimates.items():
         console.print(
             f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]", soft_wrap=True
         )
+
+
+def _packing(ledger: dict[str, Any], global_batch: int) -> str:
+    """The sequences that batch sizes count under SFT_PACKING, and what that makes of a step."""
+    packed = PackCount(**ledger["packed"])
+    about = "about " if ledger["estimated"] else ""
+    return (
+        f"{about}{packed.line()}; a step takes {global_batch:,} of them, "
+        f"about {packed.rows_per_pack * global_batch:,.0f} rows"
+    )
 
 
 def _settings_table(plan: StagePlan) -> Table:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lib.files import write_json
 from lib.lineage.fingerprint import json_sha256
@@ -28,6 +28,7 @@ LIBRARIES = (
     "datasets",
     "tokenizers",
     "mlflow",
+    "bitsandbytes",
 )
 
 
@@ -63,6 +64,11 @@ class StageRecord:
     def kept_step(self) -> int:
         """The step whose weights became the adapter: the best evaluated one, where that was kept."""
         return int(self.training["kept_step"])
+
+    @property
+    def merge_mode(self) -> Literal["merge", "stack"]:
+        """How the earlier stages entered the base. Records from before there was a choice do not name it."""
+        return "stack" if self.base.get("mode") == "stack" else "merge"
 
     @property
     def intact(self) -> bool:

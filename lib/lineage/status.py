@@ -76,7 +76,7 @@ def stage_status(
         return StageStatus(settings.stage, state, (), summary, {}, str(folder))
     reasons = stale_reasons(record, current, settings.origins, as_run_now=as_run_now)
     reasons += [f"stage {stage} is stale" for stage in stale_parents]
-    reasons += _tampering(settings, record)
+    reasons += tampering(settings, record)
     return StageStatus(
         settings.stage,
         "stale" if reasons else "complete",
@@ -90,7 +90,7 @@ def stage_status(
     )
 
 
-def _tampering(settings: StageSettings, record: StageRecord) -> list[str]:
+def tampering(settings: StageSettings, record: StageRecord) -> list[str]:
     """What lies in the stage's folder and is not what the run left there."""
     reasons = [] if record.intact else [f"its {RECORD} was changed by hand"]
     for name, digest in record.files.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.model.base import StageBase
+from lib.model.quantization import few_quantized, is_quantized, weights_in
 from lib.model.targets import AdapterTargets, keeps_inputs_first
 from lib.settings import LoraSettings, StageSettings
 
@@ -26,7 +27,8 @@ KINDS = ("attention", "experts", "router", "dense_mlp", "other")
 
 @dataclass(frozen=True)
 class Census:
-    """Trainable parameters by kind; `frozen` counts the base. Unit: parameters."""
+    """Trainable parameters by kind; `frozen` counts the base, `quantized` what of it is held in four bits.
+    Unit: parameters."""
 
     attention: int
     experts: int
@@ -36,6 +38,7 @@ class Census:
     frozen: int
     tensors: int
     notices: tuple[str, ...] = ()
+    quantized: int = 0
 
     @property
     def trainable(self) -> int:
@@ -45,7 +48,9 @@ class Census:
         kinds = {kind: getattr(self, kind) for kind in KINDS}
         parts = ", ".join(f"{kind.replace('_', ' ')} {count:,}" for kind, count in kinds.items() if count)
         share = 100 * self.trainable / (self.trainable + self.frozen)
-        return f"  {self.trainable:,} trainable parameters ({share:.2f} %) in {self.tensors} tensors: {parts}"
+        held = f"; {self.quantized / self.frozen:.1%} of the base in four bits" if self.quantized else ""
+        trained = f"{self.trainable:,} trainable parameters ({share:.2f} %) in {self.tensors} tensors"
+        return f"  {trained}: {parts}{held}"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "trainable": self.trainable}
@@ -124,16 +129,20 @@ def take_census(model: PeftModel, targets: AdapterTargets, notices: tuple[str, .
     Raises AssertionError when a declared target got no trainable tensor.
     """
     counts = dict.fromkeys(KINDS, 0)
-    frozen = tensors = 0
+    frozen = quantized = experts = tensors = 0
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             counts[_kind(name)] += parameter.numel()
             tensors += 1
         else:
-            frozen += parameter.numel()
+            frozen += weights_in(parameter)
+            quantized += weights_in(parameter) if is_quantized(parameter) else 0
+            experts += ".experts." in name
     if any("experts" in suffix for suffix in targets.parameters):
         assert counts["experts"], "experts were asked for and none is trainable"
-    return Census(**counts, frozen=frozen, tensors=tensors, notices=notices)
+    if quantized and experts:
+        notices = (*notices, few_quantized(quantized / frozen))
+    return Census(**counts, frozen=frozen, tensors=tensors, notices=notices, quantized=quantized)
 
 
 def _kind(name: str) -> str:

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.settings.schema.model import ALL_LINEAR, MODULES
+
 # Families whose blocks are q/k/v/o attention and a gated MLP (dense or experts).
 KNOWN = frozenset(
     {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
 )
+
+# Families that cap their attention logits also where the configuration leaves that out.
+CAPPED_BY_DEFAULT = frozenset({"gemma2"})
 
 # Families whose configuration leaves tie_word_embeddings out when it is true.
 TIED_BY_DEFAULT = frozenset({"gemma2", "gemma3_text"})
@@ -70,6 +75,7 @@ class Architecture:
         One projection costs rank * (in + out); on this model's stacked experts gate and up are one
         tensor with 2 * intermediate outputs, and every expert has its own factors.
         """
+        targets = MODULES.split(",") if ALL_LINEAR in targets else targets
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
         outputs = {"q_proj": query, "k_proj": key_value, "v_proj": key_value}
         per_layer = sum(self.hidden + size for name, size in outputs.items() if name in targets)
@@ -123,6 +129,15 @@ def read_architecture(folder: Path) -> Architecture | None:
         dense_intermediate=config["intermediate_size"] if experts else 0,
         shared_intermediate=(config.get("shared_expert_intermediate_size") or 0) if experts else 0,
     )
+
+
+def caps_attention_logits(folder: Path) -> bool:
+    """Whether the model in `folder` squeezes its attention logits into a range before the softmax."""
+    try:
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return bool(config.get("attn_logit_softcapping", config.get("model_type") in CAPPED_BY_DEFAULT))
+    except (OSError, ValueError, AttributeError):
+        return False  # who loads the model says what is wrong with it
 
 
 def _dense_layers(config: dict[str, Any]) -> int:

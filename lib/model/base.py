@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from lib.model.architecture import caps_attention_logits
+from lib.model.base_files import base_error, base_folder
 from lib.model.merge_proof import proof_line
+from lib.model.quantization import loaded_as, prepare_quantized, quantization_config
 from lib.model.sentencepiece_tokenizer import missing_readers, with_own_unknown_token
 from lib.settings import InputError, ModelSettings
+from lib.settings.schema.model import Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +34,31 @@ class ComputeChoice:
 
 
 @dataclass(frozen=True)
+class StackedAdapters:
+    """Adapters of earlier stages that stay beside the weights of the base, frozen, instead of being
+    merged."""
+
+    folders: tuple[str, ...]
+    """Oldest first."""
+    targets: int
+    """Weights of the model that they act on."""
+    parameters: int
+    adapter_tensors_used: int
+
+    def line(self) -> str:
+        stages = f"{len(self.folders)} earlier stage{'' if len(self.folders) == 1 else 's'}"
+        return (
+            f"what {stages} added stays beside the weights, unmerged: {self.parameters:,} frozen parameters "
+            f"in {self.targets} targets"
+        )
+
+
+@dataclass(frozen=True)
 class StageBase:
     """The base that a stage trains on. `merged` is false for the stage-0 base itself; `seconds` is
-    what merging took, `proof` what it did to the weights (`merge_proof.summarise`)."""
+    what merging took, `proof` what it did to the weights (`merge_proof.summarise`). `stacked` is what
+    stands beside the weights of the stage-0 base, `mode` is SFT_MERGE_MODE. The files at `path` are never
+    quantised; `quantization` says how they are loaded."""
 
     path: str
     revision: str
@@ -43,13 +68,19 @@ class StageBase:
     seconds: float
     proof: dict[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    mode: Literal["merge", "stack"] = "merge"
+    stacked: StackedAdapters | None = None
+    quantization: Quantization = "none"
 
     def line(self) -> str:
         if not self.merged:
-            return f"  base {self.path}"
+            beside = f" ({self.stacked.line()})" if self.stacked else ""
+            return f"  base {self.path}{loaded_as(self.quantization)}{beside}"
         how = (
             "found, built earlier from the same content" if self.reused else f"merged in {self.seconds:.1f} s"
         )
+        if self.quantization != "none":
+            how += f"; merged into the unquantised weights{loaded_as(self.quantization)}"
         return f"  base {self.path} ({how}{': ' + proof_line(self.proof) if self.proof else ''})"
 
 
@@ -57,7 +88,7 @@ def choose_compute(model: ModelSettings) -> ComputeChoice:
     """Resolve SFT_DTYPE and SFT_ATTENTION for this machine.
 
     bf16 needs a GPU that has it: on most CPUs bf16 products are emulated and slower than fp32.
-    Raises InputError when flash attention is demanded and cannot work.
+    Raises InputError when an attention is demanded that cannot work here or with this model.
     """
     import torch
 
@@ -66,8 +97,27 @@ def choose_compute(model: ModelSettings) -> ComputeChoice:
     chosen = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(model.dtype)
     if chosen is None:
         chosen = torch.bfloat16 if bf16_ready else torch.float32
+    folder = base_folder(model)
+    capped = folder is not None and caps_attention_logits(folder)
+    if capped and model.attention != "flash_attention_2":
+        return ComputeChoice(chosen, "eager", _why_eager(model.attention))
     implementation, why = _choose_attention(model.attention, on_gpu=on_gpu, half=chosen == torch.bfloat16)
     return ComputeChoice(chosen, implementation, why)
+
+
+def _why_eager(requested: str) -> str:
+    """Flash attention can cap the logits too, and is taken when it is demanded; SDPA cannot."""
+    if requested == "sdpa":
+        raise InputError.of(
+            where="settings",
+            key="SFT_ATTENTION",
+            value=requested,
+            expected="eager, or flash_attention_2 on a GPU: this model caps attention logits, SDPA cannot",
+            remedy="set SFT_ATTENTION=auto, which takes eager for such a model",
+        )
+    return (
+        "SFT_ATTENTION=eager" if requested == "eager" else "this model caps its attention logits, SDPA cannot"
+    )
 
 
 def _choose_attention(requested: str, *, on_gpu: bool, half: bool) -> tuple[str, str]:
@@ -114,31 +164,48 @@ def load_base(base: StageBase, compute: ComputeChoice, *, on_gpu: bool) -> PreTr
 
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     model = load_model(
-        base.path, base.revision, dtype=compute.dtype, attention=compute.attention, device=device
+        base.path,
+        base.revision,
+        dtype=compute.dtype,
+        attention=compute.attention,
+        device=device,
+        quantization=base.quantization,
     )
     return model.requires_grad_(False)
 
 
 def load_model(
-    path: str, revision: str, *, dtype: torch.dtype, attention: str, device: torch.device
+    path: str,
+    revision: str,
+    *,
+    dtype: torch.dtype,
+    attention: str | None,
+    device: torch.device,
+    quantization: Quantization = "none",
 ) -> PreTrainedModel:
-    """The causal language model at `path` (folder or Hub id).
+    """The causal language model at `path` (folder or Hub id). Without `attention` transformers chooses.
 
     Only safetensors weights are read, and no code from the model's repository is run.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    quantized = quantization != "none"
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(path, revision=revision or None)
+        model = AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision or None,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
-            device_map={"": device} if device.type != "cpu" else None,
+            device_map={"": device} if quantized or device.type != "cpu" else None,
+            quantization_config=quantization_config(quantization, config, dtype),
         )
     except (OSError, ValueError) as error:
         raise base_error(path, error) from error
+    if quantized:
+        prepare_quantized(model)
+    return model
 
 
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
@@ -163,22 +230,4 @@ def _missing_packages(path: str, packages: Sequence[str]) -> InputError:
         value=path,
         expected=f"{names} to be installed: this tokenizer is a SentencePiece model, read with it",
         remedy=f"pip install {' '.join(packages)}",
-    )
-
-
-def base_error(path: str, error: Exception) -> InputError:
-    """The user's view of what transformers raises when a model or tokenizer cannot be loaded."""
-    first_line = next(
-        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-    )
-    local = Path(path).exists()
-    return InputError.of(
-        where="base model",
-        key="SFT_BASE_MODEL",
-        value=path,
-        expected=f"a model folder or a Hub id that can be read ({first_line})",
-        remedy="look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
-        if local
-        else "give the path of a model folder, or an id that is in the Hub cache or can be downloaded "
-        "(a gated model needs HF_TOKEN)",
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lib.model.base import base_error
-from lib.settings import ModelSettings
+from lib.settings import InputError, ModelSettings
 
 CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
 TOKENIZER_SUFFIXES = frozenset({".json", ".txt", ".model", ".tiktoken"})
@@ -119,3 +118,21 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def base_error(path: str, error: Exception) -> InputError:
+    """The user's view of what transformers raises when a model or tokenizer cannot be loaded."""
+    first_line = next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
+    local = Path(path).exists()
+    return InputError.of(
+        where="base model",
+        key="SFT_BASE_MODEL",
+        value=path,
+        expected=f"a model folder or a Hub id that can be read ({first_line})",
+        remedy="look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
+        if local
+        else "give the path of a model folder, or an id that is in the Hub cache or can be downloaded "
+        "(a gated model needs HF_TOKEN)",
+    )

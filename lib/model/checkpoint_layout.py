@@ -25,8 +25,10 @@ PLACE_IN_STACK = {
 }  # fmt: skip
 EXPERT_TENSOR = re.compile(rf"(.*\.experts)\.(\d+)\.({'|'.join(PLACE_IN_STACK)})\.weight")
 LAYER = re.compile(r"\.layers\.(\d+)\.")
-# Families that keep (inputs, outputs) on disk; it shows in the shape, except where a matrix is square.
-TRANSPOSED = frozenset({"gpt2", "gpt_oss", "openai_privacy_filter", "aria", "aria_text", "qwen3_vl_moe"})
+# Families that keep (inputs, outputs) on disk, in linear layers or in stacks of experts; it shows in the
+# shape, except where a matrix is square.
+TRANSPOSED_LAYERS = frozenset({"gpt2"})
+TRANSPOSED_STACKS = frozenset({"gpt_oss", "openai_privacy_filter", "aria", "aria_text", "qwen3_vl_moe"})
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
@@ -120,7 +122,8 @@ def _merge_of(
         _check_shapes(update, experts, shape)
     transposed = shape != (updates[0].outputs, updates[0].inputs)
     if len(set(shape)) == 1:
-        transposed = updates[0].fan_in_fan_out or config.get("model_type") in TRANSPOSED
+        families = TRANSPOSED_STACKS if len(tensors[0].shape) == 3 else TRANSPOSED_LAYERS
+        transposed = updates[0].fan_in_fan_out or config.get("model_type") in families
     if transposed and len(tensors) > 1:
         raise misfit(updates[0].adapter, f"{updates[0].down.name} has inputs and outputs the other way round")
     return ParameterMerge(name, matrices, experts, transposed, updates)

@@ -34,13 +34,20 @@ class Factors:
     right: torch.Tensor
 
 
-def read_factors(merge: ParameterMerge) -> Factors:
-    """The factors of all updates of one parameter.
+def read_stacked(merge: ParameterMerge) -> tuple[torch.Tensor, torch.Tensor]:
+    """B (experts, outputs, ranks), scaled, and A (experts, ranks, inputs) of all updates of one parameter,
+    their ranks side by side; float64.
 
     Raises InputError when one of them is not finite, or is zero throughout: then that target never learned.
     """
-    left = torch.cat([_read_up(update, merge.experts) for update in merge.updates], dim=2)
-    right = torch.cat([_read_down(update, merge.experts) for update in merge.updates], dim=1)
+    up = torch.cat([_read_up(update, merge.experts) for update in merge.updates], dim=2)
+    return up, torch.cat([_read_down(update, merge.experts) for update in merge.updates], dim=1)
+
+
+def read_factors(merge: ParameterMerge) -> Factors:
+    """The factors of all updates of one parameter, as it lies on disk. Raises InputError as
+    `read_stacked`."""
+    left, right = read_stacked(merge)
     if merge.transposed:
         left, right = right.mT.contiguous(), left.mT.contiguous()
     return Factors(left, right)

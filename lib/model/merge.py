@@ -43,7 +43,15 @@ def obtain_base(model: ModelSettings, adapters: Sequence[Path], destination: Pat
     """
     name = model.base_model
     if not adapters:
-        return StageBase(name, model.base_revision, name, merged=False, reused=False, seconds=0.0)
+        return StageBase(
+            name,
+            model.base_revision,
+            name,
+            merged=False,
+            reused=False,
+            seconds=0.0,
+            quantization=model.quantization,
+        )
     found = find_merged(destination)
     reused = found.key == key and not found.changed
     started = time.monotonic()
@@ -60,7 +68,9 @@ def obtain_base(model: ModelSettings, adapters: Sequence[Path], destination: Pat
     seconds = 0.0 if reused else time.monotonic() - started
     proof = _record(destination)["proof"]
     notices = (*found.notices(destination), *proof_notices(proof, model.merge_min_kept))
-    return StageBase(str(destination), "", name, True, reused, seconds, proof, notices)
+    return StageBase(
+        str(destination), "", name, True, reused, seconds, proof, notices, quantization=model.quantization
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,7 @@ def _check_moved(merge: ParameterMerge, tallies: Mapping[str, Tally]) -> None:
         raise misfit(
             latest,
             f"{merge.parameter} did not move: its whole update is smaller than the rounding of the base's "
-            "number type",
+            "number type; SFT_MERGE_MODE=stack would keep it beside the weights",
         )
 
 

@@ -38,7 +38,8 @@ def probe_merge(
     """`base` with the gap between `model`, which was loaded from it, and base + adapters in its proof.
 
     Measured once and kept in merge.json. Above PROBE_LIMIT, and for a base that is not merged, nothing is
-    measured.
+    measured. What nf4 makes of the weights is not the merge's doing: of a quantised `model` the files are
+    loaded once more as they are, on the CPU, where there is room for them.
     """
     if not base.merged or base.proof is None or not rows:
         return base
@@ -46,12 +47,19 @@ def probe_merge(
         if weight_bytes(Path(base.path)) > PROBE_LIMIT:
             return base
         shown = [list(row[:PROBE_TOKENS]) for row in rows]
-        gap = logits_gap(model, base_with_adapters(settings, adapters, model.device), shown)
+        merged = model if base.quantization == "none" else _as_merged(base)
+        gap = logits_gap(merged, base_with_adapters(settings, adapters, merged.device), shown)
         base = replace(base, proof={**base.proof, "logits": gap})
         record = json.loads((Path(base.path) / MERGE_RECORD).read_text(encoding="utf-8"))
         write_json(Path(base.path) / MERGE_RECORD, {**record, "proof": base.proof})
     assert base.proof is not None
     return replace(base, notices=(*base.notices, *gap_notices(base.proof["logits"])))
+
+
+def _as_merged(base: StageBase) -> PreTrainedModel:
+    import torch
+
+    return load_model(base.path, "", dtype=torch.float32, attention=None, device=torch.device("cpu"))
 
 
 def weight_bytes(folder: Path) -> int:
@@ -66,7 +74,7 @@ def base_with_adapters(
     from peft import PeftModel
 
     name, revision = settings.base_model, settings.base_revision
-    model = load_model(name, revision, dtype=torch.float32, attention="sdpa", device=device)
+    model = load_model(name, revision, dtype=torch.float32, attention=None, device=device)
     for adapter in adapters:
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     return model

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lib.model.adapter import ADAPTER, ADAPTER_WEIGHTS, save_config
-from lib.model.base import base_error
+from lib.model.base_files import base_error
 from lib.settings import InputError, ModelSettings
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lib.settings import InputError
+from lib.settings.schema.model import ALL_LINEAR
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +52,7 @@ def find_targets(model: nn.Module, requested: Sequence[str]) -> AdapterTargets:
     """
     linear = _linear_leaf_names(model)
     stacked = _stacked_parameters(model)
-    wanted = set(requested)
+    wanted = _all_linear(linear, stacked) if ALL_LINEAR in requested else set(requested)
     _refuse_half_pairs(wanted, stacked)
 
     modules = wanted & linear
@@ -69,6 +70,12 @@ def find_targets(model: nn.Module, requested: Sequence[str]) -> AdapterTargets:
         modules=tuple(sorted(modules - dense)),
         parameters=tuple(parameters + _linear_weight_suffixes(model, dense) + router),
     )
+
+
+def _all_linear(linear: set[str], stacked: set[tuple[str, str]]) -> set[str]:
+    """Every linear layer but the head, and the experts. What only chooses between them is left out."""
+    gates = {name for name in linear if name in ROUTER_NAMES or name.endswith("_gate")}
+    return (linear - gates) | {leaf for leaf, _ in stacked}
 
 
 def _linear_leaf_names(model: nn.Module) -> set[str]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from lib.data.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
+from lib.model.base import StackedAdapters
 from lib.model.merge_proof import proof_line, proof_table
+from lib.model.quantization import loaded_as
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
 from lib.report.negatives import NegativeStage, negative_stages, suggested_negatives
 from lib.report.samples import SampleView, sample_views
@@ -123,12 +125,27 @@ def _setting_rows(record: Mapping[str, Any]) -> tuple[SettingRow, ...]:
 def _lineage(record: Mapping[str, Any]) -> tuple[Ancestor, ...]:
     base = record["base"]
     revision = f"revision {base['revision']}" if base.get("revision") else "the untouched base model"
+    loaded = loaded_as(base.get("quantization", "none"))
     return (
-        Ancestor(str(base["stage0"]), revision, base.get("fingerprint", "")),
+        Ancestor(
+            str(base["stage0"]),
+            revision + ("" if base.get("proof") else loaded),
+            base.get("fingerprint", ""),
+        ),
         *(
             Ancestor(f"Stage {parent['stage']}", str(parent["folder"]), parent["adapter_sha256"] or "")
             for parent in record["parents"]
         ),
-        *([Ancestor("Merged", proof_line(base["proof"]), base.get("key", ""))] if base.get("proof") else []),
+        *_together(base, loaded),
         Ancestor(f"Stage {record['stage']}", "the adapter of this report", record["adapter_sha256"]),
     )
+
+
+def _together(base: Mapping[str, Any], loaded: str) -> list[Ancestor]:
+    """What became of the adapters of the ancestors: merged into the weights, or kept beside them."""
+    key = base.get("key", "")
+    if base.get("proof"):
+        return [Ancestor("Merged", proof_line(base["proof"]) + loaded, key)]
+    if base.get("stacked"):
+        return [Ancestor("Stacked", StackedAdapters(**base["stacked"]).line(), key)]
+    return []

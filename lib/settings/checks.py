@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lib.settings.schema import StageSettings
+from lib.settings.schema.model import ALL_LINEAR
 
 
 class Contradiction(NamedTuple):
@@ -18,6 +19,7 @@ class Contradiction(NamedTuple):
 def contradictions(settings: StageSettings) -> Iterator[Contradiction]:
     """What must stop the run."""
     yield from _data_contradictions(settings)
+    yield from _model_contradictions(settings)
     yield from _training_contradictions(settings)
     yield from _evaluation_contradictions(settings)
 
@@ -65,6 +67,40 @@ def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
             ("SFT_DATASET_MIX_TOTAL_SIZE", "SFT_MIX_WEIGHTS"),
             f"empty with SFT_MIX_WEIGHTS={settings.data.mix_weights}, whose weights make the size",
             "Delete SFT_DATASET_MIX_TOTAL_SIZE, or set SFT_MIX_WEIGHTS=share.",
+        )
+    if settings.data.packing and settings.data.order != "shuffled":
+        yield Contradiction(
+            ("SFT_ORDER", "SFT_PACKING"),
+            "shuffled with SFT_PACKING=1, whose sequences hold rows of all kinds",
+            "Delete SFT_ORDER, or set SFT_PACKING=0.",
+        )
+    if settings.training.group_by_length and settings.data.order != "shuffled":
+        yield Contradiction(
+            ("SFT_GROUP_BY_LENGTH", "SFT_ORDER"),
+            f"0 with SFT_ORDER={settings.data.order}, which is an order of its own",
+            "Delete SFT_GROUP_BY_LENGTH, or set SFT_ORDER=shuffled.",
+        )
+    if settings.data.packing and settings.training.group_by_length:
+        yield Contradiction(
+            ("SFT_GROUP_BY_LENGTH", "SFT_PACKING"),
+            "0 with SFT_PACKING=1, whose sequences are all about as long",
+            "Delete SFT_GROUP_BY_LENGTH, or set SFT_PACKING=0.",
+        )
+
+
+def _model_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
+    if ALL_LINEAR in settings.lora.target_modules and len(settings.lora.target_modules) > 1:
+        yield Contradiction(
+            ("SFT_LORA_TARGET_MODULES",),
+            f"{ALL_LINEAR} alone, or names of modules",
+            f"Set SFT_LORA_TARGET_MODULES={ALL_LINEAR}, or delete {ALL_LINEAR} from the list.",
+        )
+    if settings.model.merge_mode == "stack" and settings.model.quantization != "none":
+        yield Contradiction(
+            ("SFT_MERGE_MODE", "SFT_QUANTIZATION"),
+            "merge: frozen factors beside quantised weights are not computed",
+            "Delete SFT_MERGE_MODE: earlier stages are merged into the unquantised weights, which are then "
+            "quantised; or set SFT_QUANTIZATION=none.",
         )
 
 

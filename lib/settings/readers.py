@@ -132,19 +132,6 @@ def or_auto(reader: Reader[T]) -> Reader[T | Literal["auto"]]:
     return Reader(f"auto or {reader.allowed}", parse)
 
 
-def for_now(reader: Reader[T], only: T, text: str) -> Reader[T]:
-    """Allows one value of a reader: the others have a meaning already, but are not available yet."""
-    allowed = f"{reader.allowed}. **Only `{text}` for now**: the rest is not available yet"
-
-    def parse(given: str) -> T:
-        value = reader.parse(given)
-        if value != only:
-            raise RefusedError(Fault(f"{text} (anything else is not available yet)"))
-        return value
-
-    return Reader(allowed, parse)
-
-
 def text(allowed: str) -> Reader[str]:
     """Any text that can be written down: no NUL byte, nothing that is not Unicode."""
 

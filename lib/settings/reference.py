@@ -58,8 +58,6 @@ not show their value. Passwords in addresses are hidden wherever a value is show
 With `SFT_STRICT=0`, the default, a mix that is not JSON is only a warning as long as `SFT_DATASET_IDS` or
 `SFT_DATASET_ID` can take its place. A missing earlier adapter and a data set that fails to load are warnings
 too.
-
-Keys marked *not available yet* have their meaning already, but take only one value for now.
 """
 
 

@@ -1,1 +1,1 @@
-"""Tracking: MLflow, or nothing."""
+"""Tracking: MLflow, TensorBoard besides, or nothing."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lib.tracking.tracker import Tracker
+from lib.tracking.protocol import Tracker
 
 
 class TrackingCallback(TrainerCallback):

@@ -37,6 +37,17 @@ def trainer_arguments(
     )
 
 
+def machine_remarks(settings: StageSettings, world: World) -> list[str]:
+    """What the stage asks for and this machine does in another way."""
+    optimizer = settings.training.optimizer
+    if world.gpus or not optimizer.startswith("paged_"):
+        return []
+    return [
+        f"SFT_OPTIM={optimizer}: without a GPU there are no pages to move; "
+        f"{optimizer.removeprefix('paged_')} computes the same"
+    ]
+
+
 def _optimisation(training: TrainingSettings) -> dict[str, Any]:
     """How long, in what batches, at what rate."""
     return {
@@ -55,7 +66,6 @@ def _optimisation(training: TrainingSettings) -> dict[str, Any]:
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "optim": training.optimizer,
-        "neftune_noise_alpha": training.neftune_noise_alpha or None,
     }
 
 

@@ -169,6 +169,7 @@ def training_shape(
         attention=attention,
         optimizer=settings.training.optimizer,
         frozen_adapters=settings.stage - 1 if model.merge_mode == "stack" else 0,
+        quantization=model.quantization,
         generates=settings.evaluation.samples > 0,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import shutil
@@ -69,6 +70,8 @@ def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
 
 def prepare_environment(world: World) -> None:
     """Environment that DeepSpeed and torch read at import; what the user has set is kept."""
+    # Its import, by way of PEFT, recommends a package that fetches kernels from the Hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not world.gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         # OpenMP threads that spin at barriers collapse as soon as anything else uses a core.

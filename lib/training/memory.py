@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
 
 from lib.model.architecture import Architecture
+from lib.model.quantization import quantizable_share
+from lib.settings.schema.model import Quantization
 from lib.training.sizes import readable_bytes
 
 LIBRARIES = 750 * 10**6
@@ -32,6 +34,8 @@ EXPERT_RUN_VALUES = 1 << 21
 """`expert_lora.products.RUN_VALUES`: on the CPU the experts' intermediates are never larger than a run."""
 MOMENTS = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0, "sgd": 0}
 """Bytes of optimizer state per weight; of the AdamW in fp32 eight."""
+NF4_BYTES = {"nf4": 0.5625, "nf4-double": 0.5159}
+"""Bytes a weight, scales included. Measured (docs/log.md)."""
 # Families that normalise queries and keys per head.
 NORMALISED_HEADS = frozenset({"qwen3", "qwen3_moe", "gemma3_text"})
 GATE_UP, DOWN = frozenset({"gate_proj", "up_proj", "w1", "w3"}), frozenset({"down_proj", "w2"})
@@ -58,6 +62,7 @@ class TrainingShape:
     optimizer: str = "adamw_torch"
     frozen_adapters: int = 0
     """Earlier stages kept beside the base as frozen factors of about the same rank (SFT_MERGE_MODE=stack)."""
+    quantization: Quantization = "none"
     generates: bool = False
     """Whether answers are generated while training."""
 
@@ -75,6 +80,8 @@ class MemoryEstimate:
     """Bytes at the highest point, by what they are for."""
 
     weights: int
+    earlier: int
+    """Frozen factors of earlier stages beside them, with room for the trained ones in the products."""
     adapter: int
     """Weights, gradients and optimizer state of the adapter, this process's share."""
     activations: int
@@ -93,6 +100,7 @@ class MemoryEstimate:
     def arithmetic(self) -> str:
         parts = {
             "weights": self.weights,
+            "factors of earlier stages": self.earlier,
             "adapter, gradients and optimizer": self.adapter,
             "activations": self.activations,
             "logits and workspace": self.workspace,
@@ -115,13 +123,13 @@ def estimate_memory(shape: TrainingShape) -> MemoryEstimate:
     if shape.checkpointing:
         kept = architecture.layers * shape.tokens * architecture.hidden * shape.weight_bytes
         kept += max(sparse, dense if dense_layers else 0)
-    weights = architecture.parameters * shape.weight_bytes
-    weights += shape.frozen_adapters * shape.trainable * shape.weight_bytes
+    stacked = shape.frozen_adapters + 1 if shape.frozen_adapters else 0
     workspace = max(_loss_bytes(shape), _backward_bytes(shape))
     waste = 0 if shape.on_gpu else int(HEAP_WASTE * (passed + workspace))
     generation = _generation_bytes(shape) if shape.generates else 0
     return MemoryEstimate(
-        weights=weights,
+        weights=base_bytes(shape),
+        earlier=stacked * shape.trainable * shape.weight_bytes,
         adapter=adapter_bytes(shape),
         activations=kept,
         workspace=workspace,
@@ -129,6 +137,15 @@ def estimate_memory(shape: TrainingShape) -> MemoryEstimate:
         libraries=0 if shape.on_gpu else LIBRARIES + DEEPSPEED * shape.sharded,
         fragmentation=waste,
     )
+
+
+def base_bytes(shape: TrainingShape) -> int:
+    """Weights of the frozen base, as they are loaded."""
+    total = shape.architecture.parameters
+    if shape.quantization == "none":
+        return total * shape.weight_bytes
+    quantized = int(quantizable_share(shape.architecture) * total)
+    return int(quantized * NF4_BYTES[shape.quantization]) + (total - quantized) * shape.weight_bytes
 
 
 def adapter_bytes(shape: TrainingShape) -> int:
@@ -245,5 +262,8 @@ def _backward_bytes(shape: TrainingShape) -> int:
 
 
 def _generation_bytes(shape: TrainingShape) -> int:
-    """The adapter is folded into a copy of the weights; on a GPU the originals wait in host memory."""
-    return 0 if shape.on_gpu else shape.architecture.parameters * shape.weight_bytes
+    """The adapter is folded into a copy of the weights, save quantised ones; on a GPU the originals wait in
+    host memory."""
+    if shape.on_gpu or shape.quantization != "none":
+        return 0
+    return shape.architecture.parameters * shape.weight_bytes

@@ -22,6 +22,13 @@ Generation = Callable[[PreTrainedModel, int], dict[str, float]]
 """Model and step to metrics; called by all processes together."""
 
 
+def _train_in_fp32(model: PreTrainedModel) -> None:
+    """TRL rounds the adapter of a quantised model to bf16, where small updates would be lost."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 class StageTrainer(SFTTrainer):
     # compute_loss divides by the labelled tokens of the whole batch, whatever forward the model has.
     loss_is_scaled_for_ga = True
@@ -32,6 +39,7 @@ class StageTrainer(SFTTrainer):
         super().__init__(*args, **options)
         self.order = order
         self.generation = generation
+        _train_in_fp32(self.model)
         self.model_accepts_loss_kwargs = True
         self.labelled_loss = LabelledLoss(self.model)
         self.labelled_loss.through_forward()

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lib.settings import StageSettings
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTTrainer
 
     from lib.data.encoded import EncodedRow
-    from lib.data.order import TrainingOrder
     from lib.data.prepare import PreparedData
+    from lib.training.batches import BatchForm
     from lib.training.processes import Processes
     from lib.training.stage_trainer import Generation
 
@@ -55,6 +54,7 @@ def fit(
     validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
+    form: BatchForm,
     *,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None = None,
@@ -65,7 +65,7 @@ def fit(
     `validation` are the rows of eval_loss; `generation` is called at every evaluation.
     """
     trainer = build_trainer(
-        model, tokenizer, data.train, data.order, validation, settings, processes, callbacks, generation
+        model, tokenizer, data, validation, settings, processes, form, callbacks, generation
     )
     started = time.monotonic()
     output = trainer.train()
@@ -88,11 +88,11 @@ def fit(
 def build_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[EncodedRow],
-    order: TrainingOrder,
+    data: PreparedData,
     validation: Sequence[EncodedRow],
     settings: StageSettings,
     processes: Processes,
+    form: BatchForm,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
 ) -> SFTTrainer:
@@ -100,33 +100,29 @@ def build_trainer(
     nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
+    from lib.training.batches import training_dataset, validation_dataset
+    from lib.training.embedding_noise import EmbeddingNoise
     from lib.training.progress import ProgressCallback
     from lib.training.stage_trainer import StageTrainer
 
     patience = settings.training.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if patience and validation else []
+    alpha = settings.training.neftune_noise_alpha
+    noise = [EmbeddingNoise(alpha)] if alpha else []
     trainer = StageTrainer(
         model=model,
         args=processes.arguments,
-        train_dataset=as_dataset(rows),
-        eval_dataset=as_dataset(validation) if validation else None,
-        order=order,
+        train_dataset=training_dataset(data.train, data.packs),
+        eval_dataset=validation_dataset(validation) if validation else None,
+        data_collator=form.collator(tokenizer),
+        order=data.order,
         generation=generation,
         processing_class=tokenizer,
-        callbacks=[ProgressCallback(), *callbacks, *stopping],
+        callbacks=[ProgressCallback(), *noise, *callbacks, *stopping],
     )
     trainer.remove_callback(PrinterCallback)
     processes.say(*trainer.labelled_loss.notices)
     return trainer
-
-
-def as_dataset(rows: Sequence[EncodedRow]) -> Dataset:
-    """Columns `input_ids` and `labels`; a label is the token itself where it is learned, else -100."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {"input_ids": [row.input_ids for row in rows], "labels": [row.targets() for row in rows]}
-    )
 
 
 def _final_eval(trainer: SFTTrainer) -> dict[str, float]:

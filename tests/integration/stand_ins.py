@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tiny_curriculum import rows as conversions
-from tiny_model import make_model, make_tokenizer
+from tiny_model import make_dense_model, make_model, make_tokenizer
 from train_command import ROOT, TrainCommand
 
 from data.news.make_news import SMALL, write_set
 
 QWEN, QWEN_MOE = "Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-30B-A3B-Instruct-2507"
 RINNA = "rinna/japanese-gpt2-medium"
+GEMMA = "google/gemma-2-2b-jpn-it"
 # The guide's data sets, with the types that its upsampling rules name.
 STRUCTEVAL = {
     "u-10bei/structured_data_with_cot_dataset_512_v2": ("json_to_yaml", "text_to_json"),
@@ -75,9 +76,15 @@ class StandIns:
         write_set(replace(SMALL, positives=20, negatives=50, heldout=8), self.folder / "data/news/full", 1)
 
     def nya_data(self) -> None:
+        self._copy_conversations("nya")
+
+    def noda_data(self) -> None:
+        self._copy_conversations("noda")
+
+    def _copy_conversations(self, style: str) -> None:
         for name in ("training", "validation"):
-            text = (ROOT / f"data/nya/{name}.jsonl").read_text(encoding="utf-8")
-            target = self.folder / f"data/nya/{name}.jsonl"
+            text = (ROOT / f"data/{style}/{name}.jsonl").read_text(encoding="utf-8")
+            target = self.folder / f"data/{style}/{name}.jsonl"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
 
@@ -99,6 +106,9 @@ class StandIns:
 
     def qwen_moe(self) -> None:
         make_model(self.folder / QWEN_MOE, texts())
+
+    def gemma(self) -> None:
+        make_dense_model(self.folder / GEMMA, texts(), "Gemma2")
 
     def rinna(self) -> None:
         """GPT-2 under a SentencePiece tokenizer that is nothing but its model, as rinna's is."""

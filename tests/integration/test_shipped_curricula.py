@@ -1,5 +1,6 @@
 """The curricula of stages/, with their real names: planned without a network, run on tiny stand-ins."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from model_distance import distance, load
 from peft import PeftModel
-from stand_ins import FEW_STEPS, QWEN, QWEN_MOE, RINNA, STRUCTEVAL, StandIns
+from stand_ins import FEW_STEPS, GEMMA, QWEN, QWEN_MOE, RINNA, STRUCTEVAL, StandIns
 from train_command import ROOT
 
 STAGES = {
@@ -15,12 +16,14 @@ STAGES = {
     "news-extraction-qwen3-30b-a3b": 1,
     "news-extraction-qwen3-30b-a3b-two-stage": 2,
     "news-extraction-tiny": 2,
+    "qlora-gemma2": 1,
     "structeval-qwen3-30b-a3b": 3,
     "structeval-qwen3-4b": 3,
 }
 BASES = {
     "chat-rinna": RINNA,
     "news-extraction-tiny": "assets/tiny-moe",
+    "qlora-gemma2": GEMMA,
     "structeval-qwen3-4b": QWEN,
 }
 
@@ -79,6 +82,18 @@ def test_the_chat_curriculum_takes_the_documents_42_steps(stand_ins: StandIns) -
     assert (plan["base"]["model"], plan["steps"], plan["problems"]) == (RINNA, 42, [])
 
 
+def test_the_qlora_curriculum_takes_the_notebooks_45_steps(stand_ins: StandIns) -> None:
+    """Planned without the gated model; without a token the run says what is needed."""
+    stand_ins.noda_data()
+    (plan,) = stand_ins.plan("qlora-gemma2")
+    assert (plan["base"]["model"], plan["base"]["quantization"]) == (GEMMA, "nf4-double")
+    assert (plan["steps"], plan["problems"]) == (45, [])
+    refused = stand_ins.command("--stages-dir", ROOT / "stages/qlora-gemma2", "--stage", 1)
+    assert refused.returncode == 2
+    assert "HF_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_the_tiny_news_curriculum_runs_as_it_is(stand_ins: StandIns) -> None:
     for name in ("assets", "data"):
         (stand_ins.folder / name).symlink_to(ROOT / name)
@@ -113,6 +128,22 @@ def test_gpt2_under_a_sentencepiece_tokenizer(stand_ins: StandIns) -> None:
     assert record["data"]["ledger"]["sources"][0]["rows"] == 55
     assert record["adapter"]["attention"] > 0
     assert record["adapter"]["dense_mlp"] > 0
+
+
+@pytest.mark.slow
+def test_gemma_2_in_four_bits(stand_ins: StandIns) -> None:
+    stand_ins.gemma()
+    stand_ins.noda_data()
+    said = stand_ins.train("qlora-gemma2", 1)
+    assert "attention eager" in said
+    assert_trained(stand_ins, "qlora-gemma2", 1, "gen_style_rate")
+    record = stand_ins.record(1)
+    assert record["base"]["quantization"] == "nf4-double"
+    assert record["data"]["ledger"]["sources"][0]["rows"] == 60
+    config = json.loads((stand_ins.stage_dir(1) / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 8, 0.1)
+    assert len(config["target_modules"]) == 7
+    assert list((stand_ins.stage_dir(1) / "tensorboard").iterdir())
 
 
 @pytest.mark.slow

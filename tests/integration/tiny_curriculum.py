@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train_command import EXPORT, SECRET, TrainCommand
+from train_command import EXPORT, INFER, SECRET, TrainCommand
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty")
 STAGES = (1, 2, 3)
@@ -74,6 +74,10 @@ class Curriculum:
     @property
     def export(self) -> TrainCommand:
         return TrainCommand(self.folder, EXPORT)
+
+    @property
+    def infer(self) -> TrainCommand:
+        return TrainCommand(self.folder, INFER)
 
     def stage_dir(self, stage: int) -> Path:
         return self.folder / f"out/lora_stage{stage}"

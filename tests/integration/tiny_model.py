@@ -1,4 +1,4 @@
-"""A random Qwen3-MoE of two layers with its own tokenizer and chat template."""
+"""Random models of two layers with their own tokenizer and chat template."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ CHATML = (
     "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
+GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCABULARY = 512
 
 
 def make_model(folder: Path, texts: Sequence[str], *, hidden: int = 64) -> Path:
-    """Four experts, two of them per token; the files are in bf16. `texts` train the tokenizer."""
+    """A Qwen3-MoE: four experts, two of them per token; files in bf16. `texts` train the tokenizer."""
     import torch
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -42,7 +43,35 @@ def make_model(folder: Path, texts: Sequence[str], *, hidden: int = 64) -> Path:
     return folder
 
 
-def make_tokenizer(folder: Path, texts: Sequence[str]) -> None:
+def make_dense_model(folder: Path, texts: Sequence[str], family: str) -> Path:
+    """A model of `family` (Gemma2, Qwen3) without experts, its files in bf16."""
+    import torch
+    import transformers
+
+    make_tokenizer(folder, texts, end="<end_of_turn>" if family == "Gemma2" else "<|im_end|>")
+    torch.manual_seed(11)
+    own = {"query_pre_attn_scalar": 16, "sliding_window": 64} if family == "Gemma2" else {}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=96,
+        max_position_embeddings=512,
+        initializer_range=0.08,
+        eos_token_id=2,
+        pad_token_id=0,
+        bos_token_id=None,
+        dtype="bfloat16",
+        **own,
+    )
+    getattr(transformers, f"{family}ForCausalLM")(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(folder: Path, texts: Sequence[str], *, end: str = "<|im_end|>") -> None:
     """A byte-level BPE as the files that transformers and the plan read."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -51,7 +80,9 @@ def make_tokenizer(folder: Path, texts: Sequence[str]) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS],
+        special_tokens=[
+            AddedToken(text, special=True, normalized=False) for text in (*SPECIAL_TOKENS, *GEMMA_TURNS)
+        ],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -60,7 +91,7 @@ def make_tokenizer(folder: Path, texts: Sequence[str]) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<|im_end|>",
+        "eos_token": end,
         "pad_token": "<|endoftext|>",
         "clean_up_tokenization_spaces": False,
     }

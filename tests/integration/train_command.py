@@ -6,9 +6,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN, EXPORT = ROOT / "train.py", ROOT / "export.py"
+TRAIN, EXPORT, INFER = (ROOT / f"{name}.py" for name in ("train", "export", "infer"))
 LIMIT_SECONDS = 420
 SECRET = "hf_ThisMustNeverBeWrittenDown"
 # What would reach the settings, the processes or the network.
@@ -65,6 +66,10 @@ class TrainCommand:
                 process.kill()
                 raise
         return process.returncode, seen + out, err
+
+    def begun(self, *arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
+        """The command, running; `options` are those of Popen."""
+        return subprocess.Popen(self._line(arguments), cwd=self.cwd, env=clean_environment(), **options)
 
     def _line(self, arguments: tuple[object, ...]) -> list[str]:
         return [sys.executable, str(self.script), *map(str, arguments)]

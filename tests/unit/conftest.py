@@ -57,6 +57,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "gpt_oss": ("GptOss", {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 24}),
     "qwen3": ("Qwen3", {}),
+    "gemma2": ("Gemma2", {"query_pre_attn_scalar": 8, "sliding_window": 16, "tie_word_embeddings": True}),
     "gpt2": ("GPT2", {}),
 }
 
@@ -198,12 +199,12 @@ class Curriculum:
         census = Census(attention=10, experts=20, router=0, dense_mlp=0, other=0, frozen=970, tensors=4)
         fitted = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 5, 1.25, 10**9, [{"loss": 2.0}])
         base = StageBase(str(self.base), "", str(self.base), merged=False, reused=False, seconds=0.0)
-        values = {"evaluation": self.scored(stage.settings.stage), "run_id": "run", "warnings": []}
+        scored = self.scored(stage.settings.stage)
+        values = {"base": base, "evaluation": scored, "run_id": "run", "warnings": []}
         return make_record(
             stage=stage,
             chat=self.chat(stage),
             data=self.prepared(stage),
-            base=base,
             census=census,
             fitted=fitted,
             **(values | keywords),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # Each folder (and the one module beside them) imports those to its left.
 ORDER = (
     "files", "settings", "data", "model", "training",
-    "evaluation", "lineage", "report", "tracking", "commands",
+    "evaluation", "lineage", "report", "tracking", "inference", "commands",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}
 LIGHT_FOLDERS = ("settings", "data", "lineage", "report", "commands")

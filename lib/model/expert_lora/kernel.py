@@ -1,8 +1,9 @@
 """The forward and the hand-written backward of a block of experts under LoRA.
 
-An expert computes down(gate(gate_up(x))), either projection being y = xW + s·(drop(x)Aᵀ)B. W is frozen:
-neither W + sBA nor a gradient of the size of W is ever formed. Kept for the backward are the input, the
-output of gate_up and the two results of rank r; the rest is computed again.
+An expert computes down(gate(gate_up(x))), either projection being y = xW + s·(drop(x)Aᵀ)B, with xA₀ᵀB₀ added
+where earlier stages left factors beside W. W, A₀ and B₀ are frozen: neither W + sBA nor a gradient of the
+size of W is ever formed. Kept for the backward are the input, the output of gate_up and the two low-rank
+results; the rest is computed again.
 """
 
 from __future__ import annotations
@@ -38,10 +39,9 @@ class ExpertCall:
         return Dropout(self.dropout, self.seed, device)
 
     def projections(self, factors: Tensors, keep_rate: float) -> tuple[LoraProjection, LoraProjection]:
-        a_1, b_1, a_2, b_2 = factors
         return (
-            LoraProjection(self.gate_up, a_1, b_1, self.products, keep_rate),
-            LoraProjection(self.down, a_2, b_2, self.products, keep_rate),
+            LoraProjection(self.gate_up, factors[:2], self.products, keep_rate),
+            LoraProjection(self.down, factors[2:], self.products, keep_rate),
         )
 
     def by_row(self, weights: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,8 @@ class ExpertCall:
 
 
 class SplitExperts(torch.autograd.Function):
-    """(hidden_states, top_k_weights, A and B of gate_up, A and B of down) to hidden_states.
+    """(hidden_states, top_k_weights, and where some are trained A and B of gate_up, A and B of down) to
+    hidden_states.
 
     Frozen weights, routing and seed are attributes, not saved tensors: nothing of the size of the weights
     is kept, and under checkpointing routing and seed stay those of the first forward.
@@ -63,16 +64,17 @@ class SplitExperts(torch.autograd.Function):
     ) -> torch.Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             out, kept = _forward(call, hidden, weights, factors)
-        ctx.call = call
+        ctx.call, ctx.trained = call, len(factors)
         ctx.save_for_backward(hidden, weights, *factors, *kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weights, a_1, b_1, a_2, b_2, *kept = ctx.saved_tensors
+        hidden, weights, *rest = ctx.saved_tensors
+        factors, kept = tuple(rest[: ctx.trained]), rest[ctx.trained :]
         with torch.autocast(gradient.device.type, enabled=False):
-            return (None, *_backward(ctx.call, gradient, hidden, weights, (a_1, b_1, a_2, b_2), kept))
+            return (None, *_backward(ctx.call, gradient, hidden, weights, factors, kept))
 
 
 def _forward(

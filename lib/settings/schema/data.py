@@ -9,7 +9,6 @@ from lib.settings.keys import Key, first_of, key
 from lib.settings.readers import (
     choice,
     flag,
-    for_now,
     integer,
     local_or_named,
     number,
@@ -140,7 +139,11 @@ class DataSettings:
         meaning="Times that rows with a label are seen an epoch; labels are metadata such as format and type",
     )
     packing: bool = key(
-        "SFT_PACKING", "0", for_now(flag(), False, "0"), meaning="Put several rows into one sequence"
+        "SFT_PACKING",
+        "0",
+        flag(),
+        meaning="Fill sequences of SFT_MAX_SEQ_LEN tokens with whole rows that do not see each other; "
+        "batch sizes then count sequences, not rows (docs/batches.md)",
     )
     replay: float = key(
         "SFT_REPLAY",

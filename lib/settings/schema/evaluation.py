@@ -97,7 +97,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSettings:
-    """Where MLflow keeps the runs."""
+    """Where the runs are kept: in MLflow, and where that is asked for in TensorBoard's files too."""
 
     experiment: str = key(
         "MLFLOW_EXPERIMENT_NAME",
@@ -110,4 +110,12 @@ class TrackingSettings:
         "sqlite:///mlruns/mlflow.db",
         text("an address that MLflow takes"),
         meaning="Store of the runs; a password in it is never shown or recorded",
+    )
+    tensorboard: bool = key(
+        "SFT_TENSORBOARD",
+        "0",
+        flag(),
+        known_as=("SFT_REPORT_TO", "SFT_LOG_WITH"),
+        meaning="Also write the metrics for TensorBoard, into `tensorboard/` of the stage's folder; needs "
+        "the tensorboard package",
     )

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lib.settings.keys import key
-from lib.settings.readers import choice, for_now, integer, local_or_named, number, text, words
+from lib.settings.readers import choice, integer, local_or_named, number, text, words
 
 MODULES = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+ALL_LINEAR = "all-linear"
+Quantization = Literal["none", "nf4", "nf4-double"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,21 @@ class ModelSettings:
         known_as=("SFT_BF16",),
         meaning="Number type of the frozen base; auto: bf16 on a GPU that has it, else fp32",
     )
+    quantization: Quantization = key(  # noqa: RUF009 (key() is a dataclass field)
+        "SFT_QUANTIZATION",
+        "none",
+        choice("none", "nf4", "nf4-double"),
+        known_as=("SFT_LOAD_IN_4BIT", "SFT_USE_4BIT", "SFT_QLORA", "SFT_QUANT_TYPE"),
+        meaning="Four-bit loading of the frozen base (QLoRA): nf4, or nf4 with its scales quantised too; "
+        "earlier stages are merged into the unquantised weights first",
+    )
     attention: Literal["auto", "flash_attention_2", "sdpa", "eager"] = key(
         "SFT_ATTENTION",
         "auto",
         choice("auto", "flash_attention_2", "sdpa", "eager"),
         known_as=("SFT_ATTN_IMPLEMENTATION",),
-        meaning="Attention implementation; auto: flash attention where it is usable, else SDPA",
+        meaning="Attention implementation; auto: flash attention where it is usable, else SDPA; eager for "
+        "a model that caps its attention logits (Gemma-2)",
     )
     gradient_checkpointing: Literal["auto", "0", "1"] = key(
         "SFT_GRADIENT_CHECKPOINTING",
@@ -50,8 +61,9 @@ class ModelSettings:
     merge_mode: Literal["merge", "stack"] = key(
         "SFT_MERGE_MODE",
         "merge",
-        for_now(choice("merge", "stack"), "merge", "merge"),
-        meaning="How earlier stages enter the base: merged into its weights, or as frozen factors",
+        choice("merge", "stack"),
+        meaning="How earlier stages enter the base: merged into a copy of its weights (rounded once), or "
+        "stacked beside them as frozen factors (no copy, nothing rounded, some per cent slower)",
     )
     merge_min_kept: float = key(
         "SFT_MERGE_MIN_KEPT",
@@ -87,9 +99,10 @@ class LoraSettings:
     target_modules: tuple[str, ...] = key(
         "SFT_LORA_TARGET_MODULES",
         MODULES,
-        words("a comma-separated list of module names"),
+        words(f"a comma-separated list of module names, or {ALL_LINEAR}"),
         known_as=("SFT_TARGET_MODULES",),
-        meaning="Which linear layers get an adapter; gate, up and down reach the experts of an MoE model too",
+        meaning="Which linear layers get an adapter; gate, up and down reach the experts of an MoE model "
+        "too. all-linear: all but the head and routers",
     )
     adapter_dtype: Literal["bf16", "fp32"] = key(
         "SFT_ADAPTER_DTYPE",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from lib.settings.json_values import object_file
 from lib.settings.keys import key
-from lib.settings.readers import choice, integer, metric_name, number, optional, or_auto
+from lib.settings.readers import choice, flag, integer, metric_name, number, optional, or_auto
 
 DEFAULT_ROWS = 2
 OPTIMIZERS = (
@@ -45,8 +45,15 @@ class TrainingSettings:
         or_auto(integer(minimum=1)),
         unit="rows",
         known_as=("SFT_BATCH_SIZE", "SFT_TRAIN_BATCH_SIZE", "SFT_PER_DEVICE_TRAIN_BATCH_SIZE"),
-        meaning="Rows per device and forward pass; auto: as many as the memory estimate allows, with "
-        "SFT_GRAD_ACCUM following, so that the global batch stays as it is (docs/scaling.md)",
+        meaning="Rows per device and forward pass, with SFT_PACKING=1 sequences full of rows; auto: as many "
+        "as the memory estimate allows, with SFT_GRAD_ACCUM following, so that the global batch stays as it "
+        "is (docs/scaling.md)",
+    )
+    group_by_length: bool = key(
+        "SFT_GROUP_BY_LENGTH",
+        "0",
+        flag(),
+        meaning="Rows of about the same length in one batch; saves padding where batches are padded",
     )
     per_device_eval_bs: int = key(
         "SFT_PER_DEVICE_EVAL_BS",

@@ -147,7 +147,7 @@ def test_plain_text_is_learned_whole(chat: ChatFormat, rules: Rules) -> None:
 
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "user-assistant", "zephyr"])
-def test_every_bundled_template_ends_answers_with_a_token(
+def test_every_general_template_ends_answers_with_a_token(
     tokenizer: Tokenizer, conversation: Conversation, rules: Rules, name: str
 ) -> None:
     chat = ChatFormat(tokenizer, {"eos_token": "<|im_end|>"}, find_template(name))

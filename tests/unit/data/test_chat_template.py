@@ -9,13 +9,14 @@ import pytest
 
 from lib.data.chat import ChatFormat
 from lib.data.chat_template import bundled_templates, compile_template, render
+from lib.data.rows import Message
 from lib.settings.errors import InputError
 
 TEMPLATE = "{% for m in messages %}{{ m.role + m.content }}{% endfor %}"
 
 
 def test_the_bundled_templates_are_these() -> None:
-    assert bundled_templates() == ("alpaca", "chatml", "user-assistant", "zephyr")
+    assert bundled_templates() == ("alpaca", "chatml", "gemma", "user-assistant", "zephyr")
 
 
 def test_load_finds_templates_and_tokens_in_the_config(tokenizer_folder: Path, tmp_path: Path) -> None:
@@ -78,3 +79,25 @@ def test_jinja_as_transformers_has_it() -> None:
 def test_templates_stay_in_the_sandbox(source: str) -> None:
     with pytest.raises(jinja2.exceptions.SecurityError):
         render(compile_template(source), [], {}, add_generation_prompt=False)
+
+
+def test_gemmas_turns_with_a_system_message_before_the_question(tokenizer_folder: Path) -> None:
+    chat = ChatFormat.load(tokenizer_folder, "gemma")
+    assert chat is not None
+    chat.special_tokens["bos_token"] = "<bos>"
+    talk = [
+        Message("system", " 短く。"),
+        Message("user", "首都は?"),
+        Message("assistant", "東京。"),
+        Message("user", "人口は?"),
+    ]
+    assert chat.render(talk, True) == (
+        "<bos><start_of_turn>user\n短く。\n\n首都は?<end_of_turn>\n<start_of_turn>model\n東京。<end_of_turn>\n"
+        "<start_of_turn>user\n人口は?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    chat._tokenizer.add_special_tokens(["<start_of_turn>", "<end_of_turn>"])
+    assert (chat.end_of_turn, chat.notices) == ("<end_of_turn>", ())
+    # Without a system message it is what Gemma's own template writes.
+    assert chat.render(talk[1:3]) == (
+        "<bos><start_of_turn>user\n首都は?<end_of_turn>\n<start_of_turn>model\n東京。<end_of_turn>\n"
+    )

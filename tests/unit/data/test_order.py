@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data.labels import Label
-from lib.data.order import STARTING_PART, Pacing, TrainingOrder, complexity_of, paced, permutation
+from lib.data.order import STARTING_PART, Pacing, TrainingOrder, complexity_of, grouped, paced, permutation
 
 PACINGS: tuple[Pacing, ...] = ("linear", "root", "step")
 
@@ -56,6 +56,22 @@ def test_linear_keeps_to_the_easy_rows_and_root_opens_sooner() -> None:
         assert row < rows * (STARTING_PART + (1 - STARTING_PART) * place / rows) + 1
     quarter = rows // 4
     assert sum(linear[:quarter]) < sum(root[:quarter]) < sum(range(rows)) / 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=900), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_rows_of_a_length_stand_together_as_transformers_has_it(
+    lengths: list[int], together: int, seed: int
+) -> None:
+    import torch
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    generator = torch.Generator().manual_seed(seed)
+    expected = get_length_grouped_indices(lengths, together, generator=generator)
+    assert grouped(lengths, together, seed) == expected
+    order = TrainingOrder(len(lengths), seed, lengths=tuple(lengths), together=together)
+    assert order.epoch(0) == expected
+    assert sorted(order.epoch(1)) == list(range(len(lengths)))
 
 
 def test_epochs_differ_and_start_easy_again() -> None:

@@ -256,3 +256,43 @@ def test_a_mix_in_tokens_is_planned_as_it_runs(
         assert line.realised == line.encoded.supervised
     assert lines[0].realised == pytest.approx(lines[1].realised, rel=0.1)
     assert plan_rows(settings, chat, characters=0).ledger == prepared.ledger
+
+
+def test_rows_are_packed_as_the_plan_says(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    answers = [f"Output: {'word ' * (3 + 5 * i % 37)}" for i in range(60)]
+    settings = stage(SFT_DATASET_ID=data_file(answers), SFT_MAX_SEQ_LEN=150, SFT_PACKING=1)
+    prepared, planned = prepare_rows(settings, chat), plan_rows(settings, chat)
+    packed = prepared.ledger.packed
+    assert packed is not None
+    assert planned.ledger is not None
+    assert planned.ledger.packed == packed
+    assert sorted(i for pack in prepared.packs for i in pack) == [*range(len(prepared.train))]
+    tokens = [sum(len(prepared.train[i].input_ids) for i in pack) for pack in prepared.packs]
+    assert max(tokens) <= 150
+    assert (packed.rows, packed.packs, packed.capacity) == (57, len(prepared.packs), 150)
+    assert packed.fill == round(sum(tokens) / (150 * len(tokens)), 4)
+    assert prepared.ledger.sequences == len(prepared.packs) < 57
+    assert sum(notice.startswith("Packed 57 rows into") for notice in prepared.notices) == 1
+    # Row ids of every sequence can be told again, from nothing but settings and data.
+    ids = [[prepared.train[i].row_id for i in pack] for pack in prepared.packs]
+    again = prepare_rows(settings, chat)
+    assert [[again.train[i].row_id for i in pack] for pack in again.packs] == ids
+    unpacked = prepare_rows(stage(SFT_DATASET_ID=settings.data.mix[0].id, SFT_MAX_SEQ_LEN=150), chat)
+    assert unpacked.packs == tuple((i,) for i in range(57))
+    assert (unpacked.ledger.packed, unpacked.ledger.sequences) == (None, 57)
+
+
+def test_a_plan_from_a_sample_estimates_the_sequences(
+    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
+) -> None:
+    answers = [f"Output: {'word ' * (3 + 5 * i % 37)}" for i in range(300)]
+    settings = stage(SFT_DATASET_ID=data_file(answers), SFT_MAX_SEQ_LEN=150, SFT_PACKING=1)
+    exact, guessed = prepare_rows(settings, chat).ledger, plan_rows(settings, chat, characters=6000).ledger
+    assert exact.packed is not None
+    assert guessed is not None
+    assert guessed.packed is not None
+    assert guessed.estimated
+    assert guessed.packed.rows == exact.packed.rows == 285
+    assert guessed.packed.packs == pytest.approx(exact.packed.packs, rel=0.2)

@@ -107,6 +107,44 @@ def test_an_unusable_row_says_why(row: dict[str, Any], expected: str) -> None:
     assert caught.value.problems[0].where == "my/set#7"
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"prompt": "q"}, ["user q", "assistant "]),
+        ({"prompt": [{"role": "user", "content": "q"}], "completion": "a"}, ["user q", "assistant a"]),
+        ({"instruction": "q", "input": "x", "system": "s"}, ["system s", "user q\n\nx", "assistant "]),
+        ({"instruction": "q", "output": {"a": "あ"}}, ["user q", 'assistant {"a": "あ"}']),
+        ({"instruction": "q", "output": "a", "prompt": "as a template"}, ["user q", "assistant a"]),
+        ({"instruction": "q", "output": None, "history": [["a", "b"]]}, ["user a", "assistant b", "user q"]),
+        ({"messages": [{"role": "user", "content": "q"}]}, ["user q", "assistant "]),
+        ({"conversations": [{"from": "human", "value": "q"}], "system": "s"}, ["system s", "user q"]),
+    ],
+)
+def test_a_question_may_lack_its_answer(row: dict[str, Any], expected: list[str]) -> None:
+    messages = to_example(row, "s", 0, answered=False).messages
+    assert messages[-1].role == "assistant"
+    assert [f"{message.role} {message.content}" for message in messages][: len(expected)] == expected
+    assert len(messages) == len(expected) + (not expected[-1].startswith("assistant"))
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": "plain"}, "messages, conversations, prompt, or instruction"),
+        ({"prompt": " "}, "a question that is not empty"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "a question that is not empty"),
+        ({"messages": []}, "a question that is not empty"),
+        ({"messages": "not json"}, "Expecting value"),
+        ({"prompt": "\ud800"}, "surrogate"),
+    ],
+)
+def test_what_is_no_question_says_why(row: dict[str, Any], expected: str) -> None:
+    with pytest.raises(RowError, match=expected) as caught:
+        to_example(row, "rows.jsonl", 7, answered=False)
+    assert caught.value.problems[0].where == "rows.jsonl#7"
+    assert "SFT_STRICT" not in caught.value.problems[0].remedy
+
+
 def test_labels_of_row_and_metadata() -> None:
     metadata = {
         "format": "toml",

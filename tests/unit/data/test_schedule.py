@@ -56,6 +56,16 @@ def test_the_plan_counts_the_rows_that_the_trainers_loop_takes(
     assert +schedule.times() == rows_of_a_run(schedule, schedule.steps)
 
 
+def test_a_sequence_counts_for_all_its_rows() -> None:
+    packs = ((3, 0), (1,), (2, 4, 5))
+    schedule = Schedule(TrainingOrder(3, 7), 1, 2, 1, epochs=1.5, packs=packs)
+    assert (schedule.steps_per_epoch, schedule.steps) == (2, 3)
+    first_step = [row for pack in schedule.epoch(0)[:2] for row in packs[pack]]
+    assert schedule.times(1) == Counter(first_step)
+    again = [row for pack in schedule.epoch(1)[:2] for row in packs[pack]]
+    assert schedule.times() == Counter(range(6)) + Counter(again)
+
+
 @given(st.integers(1, 60), st.integers(1, 4), st.floats(0.1, 3))
 def test_one_process_sees_every_row_as_often_as_there_are_epochs(
     rows: int, batch: int, epochs: float

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.evaluation import tally
 from lib.evaluation.tally import Tally, by_label, intervals, ratios
 
 NAMES = ("gen_a", "gen_b", "gen_c")
@@ -156,3 +157,11 @@ def test_the_groups_of_a_field_add_up_to_the_whole(rows: list[Tally], data: st.D
         found = ratios(grouped)
         if len({label["k"] for label in labels}) == 2:
             assert {name: found.get(f"{name}/k/{value}") for name in own} == own
+
+
+def test_many_rows_are_resampled_in_parts_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = random.Random(3)
+    rows = mean_rows([float(drawn.randrange(5)) for _ in range(40)])
+    whole = intervals(rows)
+    monkeypatch.setattr(tally, "DRAWS_HELD", 40 * 7)
+    assert intervals(rows)["gen_a"] == pytest.approx(whole["gen_a"])

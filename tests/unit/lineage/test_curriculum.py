@@ -4,15 +4,10 @@ from typing import Any
 
 import pytest
 
-from lib.lineage import curriculum as module
-from lib.lineage.curriculum import (
-    choose_stages,
-    obstacles,
-    preconditions,
-    survey,
-    unwritable_problems,
-    with_base,
-)
+from lib.lineage import curriculum as survey_module
+from lib.lineage import obstacles as obstacles_module
+from lib.lineage.curriculum import choose_stages, survey, with_base
+from lib.lineage.obstacles import obstacles, preconditions, unwritable_problems
 from lib.model import base_files
 from lib.settings import InputError, ModelSettings
 
@@ -135,7 +130,7 @@ def test_a_stage_that_runs_elsewhere_is_not_started_twice(
 ) -> None:
     curriculum.stage(1)
     stage = curriculum.surveyed(1)
-    monkeypatch.setattr(module, "running_elsewhere", lambda folder: 4711)
+    monkeypatch.setattr(obstacles_module, "running_elsewhere", lambda folder: 4711)
     with pytest.raises(InputError, match="process 4711"):
         preconditions(stage)
 
@@ -179,7 +174,7 @@ def test_a_base_that_was_just_downloaded_is_held_against_the_earlier_stages(
         here = curriculum.base
         (here / "model.safetensors").write_bytes(b"as it is now")
 
-    monkeypatch.setattr(module, "fetch_base", download)
+    monkeypatch.setattr(survey_module, "fetch_base", download)
     stage = with_base(stage, curriculum.stages, chosen=(2,), overrides=())
     assert stage.chain.key
     assert with_base(stage, curriculum.stages, chosen=(2,), overrides=()) is stage

@@ -7,8 +7,8 @@ import pytest
 
 from lib.evaluation.stage_evaluation import Retained
 from lib.lineage.completion import keep_evaluation
-from lib.lineage.curriculum import obstacles
 from lib.lineage.gate import earlier_stages, failed_gate, gate_failures
+from lib.lineage.obstacles import obstacles
 from lib.lineage.record import write_record
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import math
 from typing import Any
 
 import pytest
@@ -7,10 +8,14 @@ from rich.console import Console
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
+from lib.lineage.estimates import readable_bytes
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
 from lib.lineage.stage_batch import with_batch
 from lib.training.launch import World
+
+# Rank 16 on all targets of the base in two layers: attention of 32 x 32 and 32 x 16, four experts 16 wide.
+TRAINABLE = 16 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 4 * ((32 + 32) + (16 + 32)))
 
 
 def plan_of(curriculum: Any, number: int, *, chosen: tuple[int, ...] = (), **keywords: Any) -> StagePlan:
@@ -60,10 +65,44 @@ def test_the_merged_base_is_as_large_as_the_files_of_the_base(curriculum: Any) -
     assert counted.arithmetic.endswith(" free")
 
 
+def test_stacked_stages_need_memory_and_no_disk(curriculum: Any) -> None:
+    """Earlier adapters are taken to be as large as the present one."""
+    curriculum.stage(1)
+    curriculum.train(1)
+    curriculum.stage(2, SFT_MERGE_MODE="stack")
+    curriculum.stage(3, SFT_MERGE_MODE="stack")
+    for number in (2, 3):
+        plan = plan_of(curriculum, number, runs_before=(2,))
+        assert plan.base["trainable"] == TRAINABLE
+        assert plan.base["earlier_stages"] == "stacked"
+        assert plan.estimates["disk"].arithmetic.startswith("merged base 0 B")
+        beside = readable_bytes(4 * number * TRAINABLE)
+        assert f"factors of earlier stages {beside} " in plan.estimates["memory"].arithmetic
+        assert "  stacked  stage 1  " in text_of(plan)
+    assert "factors of earlier" not in plan_of(curriculum, 1).estimates["memory"].arithmetic
+
+
 def test_processes_share_the_steps(curriculum: Any) -> None:
     curriculum.stage(1, SFT_GRAD_ACCUM=1, SFT_PER_DEVICE_TRAIN_BS=1)
     assert plan_of(curriculum, 1).steps == 38
     assert plan_of(curriculum, 1, world=World(2, 0)).steps == 19
+
+
+def test_packed_sequences_are_what_steps_count(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_PACKING=1, SFT_MAX_SEQ_LEN=256, SFT_GRAD_ACCUM=2, SFT_PER_DEVICE_TRAIN_BS=1)
+    plan = plan_of(curriculum, 1, world=World(2, 0))
+    assert plan.ledger is not None
+    packed = plan.ledger["packed"]
+    assert (packed["rows"], plan.batch["global_batch"]) == (38, 4)
+    assert 4 < packed["packs"] < 20
+    assert plan.steps == math.ceil(math.ceil(packed["packs"] / 2) / 2)
+    assert plan.tokens == plan.ledger["encoded"]["tokens"]
+    text = " ".join(text_of(plan).split())
+    assert f"packing {packed['packs']} sequences of at most 256 tokens, " in text
+    rows = 4 * 38 / packed["packs"]
+    assert f"rows each; a step takes 4 of them, about {rows:.0f} rows" in text
+    curriculum.stage(1)
+    assert "packing" not in text_of(plan_of(curriculum, 1)).replace("SFT_PACKING", "")
 
 
 def test_what_runs_and_what_is_left_alone(curriculum: Any) -> None:
@@ -130,6 +169,24 @@ def test_without_base_and_data_the_plan_says_so(curriculum: Any, monkeypatch: py
     text = text_of(plan)
     assert "owner/set is not on this machine" in text
     assert "the run downloads it" in text
+
+
+def test_quantised_loading_is_shown_and_what_it_does_not_reach(curriculum: Any) -> None:
+    """The base of this curriculum has experts."""
+    curriculum.stage(1, SFT_QUANTIZATION="nf4")
+    curriculum.train(1)
+    curriculum.stage(2, SFT_QUANTIZATION="nf4-double")
+    plan = plan_of(curriculum, 2)
+    shown = " ".join(text_of(plan).split())
+    assert "loaded as nf4 with double quantisation" in shown
+    assert "merged into the unquantised weights, quantised when they are loaded" in shown
+    (warning,) = [notice for notice in plan.notices if "SFT_QUANTIZATION reaches" in notice]
+    assert warning in shown
+    assert plan.problems == ()
+    curriculum.stage(2, SFT_QUANTIZATION="none")
+    plain = plan_of(curriculum, 2)
+    assert "nf4" not in text_of(plain).partition("settings")[0]
+    assert not [notice for notice in plain.notices if "SFT_QUANTIZATION" in notice]
 
 
 def test_the_plan_shows_the_batch_and_why(curriculum: Any) -> None:

@@ -10,6 +10,7 @@ from lib.files import write_json
 from lib.lineage.card import model_card
 from lib.lineage.completion import finish_stage, open_stage
 from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions
+from lib.model.base import StackedAdapters, StageBase
 
 
 def test_a_record_comes_back_as_it_was_written(curriculum: Any) -> None:
@@ -128,6 +129,30 @@ def test_the_card_says_what_must_lie_under_the_adapter(curriculum: Any) -> None:
     second = curriculum.train(2)
     assert "with the adapters of stage 1 merged into it" in model_card(second, curriculum.folder(2))
     assert (curriculum.folder(2) / "README.md").read_text() == model_card(second, curriculum.folder(2))
+
+
+def test_the_record_and_the_card_of_a_stacked_stage_name_what_lies_beside(curriculum: Any) -> None:
+    for number in (1, 2, 3):
+        curriculum.stage(number, SFT_MERGE_MODE="stack")
+    parents = [curriculum.train(number, adapter=f"adapter {number}".encode()) for number in (1, 2)]
+    path = str(curriculum.base)
+    stacked = StackedAdapters(("first", "second"), targets=12, parameters=3456, adapter_tensors_used=48)
+    base = StageBase(path, "", path, False, False, 0.0, mode="stack", stacked=stacked)
+    record = curriculum.record(curriculum.surveyed(3), base=base)
+    assert record.merge_mode == record.base["mode"] == "stack"
+    assert record.base["earlier_stages"] == {"1": parents[0].adapter_sha256, "2": parents[1].adapter_sha256}
+    assert record.base["stacked"]["parameters"] == 3456
+    card = model_card(record, curriculum.folder(3))
+    assert "(the stage-0 base, with the adapters of stage 1, stage 2 beside its weights)" in card
+    below = [f'from_pretrained(base, "{curriculum.folder(number)}").merge_and_unload()' for number in (1, 2)]
+    assert -1 < card.index(below[0]) < card.index(below[1]) < card.index("model = PeftModel")
+
+
+def test_a_record_from_before_there_was_a_choice_was_merged(curriculum: Any) -> None:
+    curriculum.stage(1)
+    record = curriculum.train(1)
+    del record.base["mode"]
+    assert record.merge_mode == "merge"
 
 
 class OneProcess:

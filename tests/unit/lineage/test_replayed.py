@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lib.data.prepare import plan_rows
-from lib.lineage.curriculum import preconditions
+from lib.lineage.obstacles import preconditions
 from lib.lineage.record import read_record
 from lib.lineage.replayed import replayed_stages
 from lib.settings import InputError

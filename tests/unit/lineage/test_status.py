@@ -13,7 +13,7 @@ import pytest
 
 from lib.lineage import file_hashes, fingerprint
 from lib.lineage.ancestry import WITHOUT_EFFECT
-from lib.lineage.curriculum import preconditions
+from lib.lineage.obstacles import preconditions
 from lib.lineage.record import RECORD, RUNNING
 from lib.settings import InputError
 from lib.settings.stage import KEYS

@@ -97,6 +97,82 @@ def trained_adapter(
 
 
 @pytest.fixture
+def make_adapter(attach: Callable[..., Any], stage_settings: Callable[..., Any]) -> Callable[..., Path]:
+    """make_adapter(base, stage, requested, rank=4, alpha=8.0): an adapter in fp32 with random factors."""
+
+    def make(base: Path, stage: int, requested: Any, dtype: str = "fp32", **lora: Any) -> Path:
+        import torch
+
+        from lib.model.adapter import save_adapter
+
+        model, _ = attach(base, requested, **lora)
+        generator = torch.Generator().manual_seed(stage)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    drawn = torch.randn(parameter.shape, generator=generator) * 0.1
+                    parameter.copy_(drawn.bfloat16() if dtype == "bf16" else drawn)
+        settings = stage_settings(base, stage, SFT_ADAPTER_DTYPE=dtype)
+        base_of_stage = StageBase(str(base), "", str(base), merged=False, reused=False, seconds=0.0)
+        save_adapter(model, load_tokenizer(settings.model), settings, base_of_stage)
+        return settings.stage_dir
+
+    return make
+
+
+@pytest.fixture
+def load_as(stage_settings: Callable[..., Any]) -> Callable[..., Any]:
+    """load_as("stack", base, adapters): the model that a stage trains on, as the mode makes it."""
+
+    def make(mode: str, base: Path, adapters: list[Path], dtype: str = "float32") -> Any:
+        import torch
+
+        from lib.model.stage_base import load_stage_base, obtain_stage_base
+
+        settings = stage_settings(base, 9, SFT_MERGE_MODE=mode)
+        found = obtain_stage_base(
+            settings.model,
+            adapters,
+            settings.merged_base_dir,
+            key=f"{base}{adapters}",
+            mode=settings.model.merge_mode,
+        )
+        assert found.mode == mode
+        return load_stage_base(
+            found, settings.model, ComputeChoice(getattr(torch, dtype), "eager", ""), on_gpu=False
+        )[0]
+
+    return make
+
+
+@pytest.fixture
+def two_stages(tiny_model: Any, make_adapter: Any) -> tuple[Path, list[Path]]:
+    base = tiny_model("qwen3_moe")
+    return base, [make_adapter(base, stage, MODULES) for stage in (1, 2)]
+
+
+@pytest.fixture
+def new_adapter(lora: Callable[..., Any]) -> Callable[..., Any]:
+    """new_adapter(model, MODULES, dropout=0.1): a LoRA on the model that does something, in training mode."""
+
+    def make(model: Any, requested: Any = MODULES, **options: Any) -> Any:
+        import torch
+
+        from lib.model.adapter import attach_lora
+        from lib.model.targets import find_targets
+
+        adapted, _ = attach_lora(model, find_targets(model, requested), lora(**options), seed=3)
+        generator = torch.Generator().manual_seed(8)
+        with torch.no_grad():
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        return adapted.train()
+
+    return make
+
+
+@pytest.fixture
 def model_settings() -> Callable[..., ModelSettings]:
     def make(folder: Path) -> ModelSettings:
         return ModelSettings(base_model=str(folder))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lib.model.architecture import caps_attention_logits
 from lib.model.base import ComputeChoice, StageBase, choose_compute, load_base, load_tokenizer
 from lib.settings import InputError, ModelSettings
 
@@ -11,7 +12,7 @@ TinyModel = Callable[..., Path]
 
 
 def settings(**fields: Any) -> ModelSettings:
-    return ModelSettings(**({"base_model": "here"} | fields))
+    return ModelSettings(**({"base_model": str(Path(__file__).parent)} | fields))
 
 
 @pytest.fixture
@@ -79,6 +80,41 @@ def test_flash_attention_when_all_is_there(machine: Callable[..., None]) -> None
     machine(flash=True)
     assert choose_compute(settings()).attention == "flash_attention_2"
     assert choose_compute(settings(attention="eager")).attention == "eager"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_model_that_caps_its_attention_logits_gets_eager(
+    gpu: bool, machine: Callable[..., None], tiny_model: TinyModel
+) -> None:
+    """As transformers has it: its SDPA refuses the cap, flash attention takes it where it is demanded."""
+    gemma = str(tiny_model("gemma2"))
+    machine(gpu=gpu, flash=True)
+    chosen = choose_compute(settings(base_model=gemma))
+    assert chosen.attention == "eager"
+    assert "caps its attention logits" in chosen.line()
+    assert choose_compute(settings(base_model=gemma, attention="eager")).attention == "eager"
+    with pytest.raises(InputError) as caught:
+        choose_compute(settings(base_model=gemma, attention="sdpa"))
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.value) == ("SFT_ATTENTION", "sdpa")
+    assert "eager" in problem.remedy
+    if gpu:
+        demanded = choose_compute(settings(base_model=gemma, attention="flash_attention_2"))
+        assert demanded.attention == "flash_attention_2"
+
+
+def test_the_cap_is_read_from_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for content, capped in (
+        ('{"model_type": "gemma2"}', True),
+        ('{"model_type": "gemma2", "attn_logit_softcapping": null}', False),
+        ('{"model_type": "other", "attn_logit_softcapping": 50.0}', True),
+        ('{"model_type": "qwen3"}', False),
+        ("[]", False),
+        ("{", False),
+    ):
+        config.write_text(content)
+        assert caps_attention_logits(tmp_path) is capped, content
 
 
 def test_the_base_is_loaded_frozen_in_the_precision_asked_for(tiny_model: TinyModel) -> None:

@@ -199,6 +199,16 @@ def test_a_layer_that_is_stored_the_other_way_round(merge: Callable[..., Path], 
         torch.testing.assert_close(merged.get_parameter(name), parameter, atol=1e-5, rtol=1e-5)
 
 
+def test_square_layers_of_a_family_that_turns_only_its_experts(
+    tiny_model: TinyModel, trained_adapter: Trained, merge: Callable[..., Path]
+) -> None:
+    """gpt-oss keeps stacks of experts as (inputs, outputs), but its linear layers, here square, as others
+    do."""
+    base = tiny_model("gpt_oss", "bfloat16")
+    adapter, _ = trained_adapter(base, 1, ("q_proj", "o_proj"))
+    assert_merged_exactly(merge(base, adapter), base, [updates(adapter)])
+
+
 def test_the_router_and_dense_layers_beside_experts(
     tiny_model: TinyModel, trained_adapter: Trained, merge: Callable[..., Path]
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib.model.merged_weights import temporarily_merged
+from lib.model.merged_weights import merged_for_good, temporarily_merged
 
 FAMILIES = ("qwen3_moe", "mixtral", "qwen3", "gpt2")
 
@@ -94,3 +94,54 @@ def test_a_model_without_adapter_is_left_alone(
     before = bits(plain)
     with temporarily_merged(plain):
         assert all(torch.equal(parameter, before[name]) for name, parameter in plain.named_parameters())
+
+
+def test_for_good_it_is_the_base_class_with_other_weights(model: Any) -> None:
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    expected, family = logits(model), type(model.get_base_model())
+    merged, obstacle = merged_for_good(model)
+    assert obstacle == ""
+    assert type(merged) is family
+    assert not [module for module in merged.modules() if isinstance(module, LoraLayer)]
+    assert torch.allclose(logits(merged), expected, atol=1e-4)
+
+
+def adapted(model: Any, **fields: Any) -> Any:
+    """`model` under a plain PEFT adapter that does something."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    peft_model = get_peft_model(model, LoraConfig(r=4, task_type="CAUSAL_LM", **fields))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in peft_model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return peft_model.eval()
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"use_dora": True}, "more than a product of two factors"),
+        ({"lora_bias": True, "target_modules": ["o_proj"]}, "more than a product of two factors"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "more than a product of two factors"),
+        ({"modules_to_save": ["lm_head"]}, "is trained as a whole"),
+    ],
+)
+def test_what_is_no_plain_lora_stays_beside_the_weights(
+    tiny_model: Callable[..., Path], fields: dict[str, Any], says: str
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model("qwen3"), dtype=torch.float32)
+    model = adapted(base, **({"target_modules": ["q_proj"]} | fields))
+    before, expected = bits(model), logits(model)
+    left, obstacle = merged_for_good(model)
+    assert left is model
+    assert says in obstacle
+    assert all(torch.equal(parameter, before[name]) for name, parameter in left.named_parameters())
+    assert torch.equal(logits(left), expected)

@@ -12,7 +12,7 @@ from lib.model.architecture import Architecture, read_architecture
 TinyModel = Callable[..., Path]
 Load = Callable[[Path], Any]
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-FAMILIES = ["qwen3_moe", "mixtral", "qwen3_moe_mixed", "qwen2_moe", "qwen3"]
+FAMILIES = ["qwen3_moe", "mixtral", "qwen3_moe_mixed", "qwen2_moe", "qwen3", "gemma2"]
 
 
 def read(folder: Path) -> Architecture:

@@ -17,29 +17,6 @@ ATTENTION, EXPERTS, DOWN = ("q_proj", "v_proj"), ("gate_proj", "up_proj", "down_
 FP32_ROUNDING = 2e-5
 
 
-@pytest.fixture
-def make_adapter(attach: Callable[..., Any], stage_settings: Callable[..., Any]) -> Callable[..., Path]:
-    """make_adapter(base, stage, requested, rank=4, alpha=8.0): an adapter in fp32 with random factors."""
-
-    def make(base: Path, stage: int, requested: Any, dtype: str = "fp32", **lora: Any) -> Path:
-        from lib.model.adapter import save_adapter
-        from lib.model.base import StageBase, load_tokenizer
-
-        model, _ = attach(base, requested, **lora)
-        generator = torch.Generator().manual_seed(stage)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    drawn = torch.randn(parameter.shape, generator=generator) * 0.1
-                    parameter.copy_(drawn.bfloat16() if dtype == "bf16" else drawn)
-        settings = stage_settings(base, stage, SFT_ADAPTER_DTYPE=dtype)
-        base_of_stage = StageBase(str(base), "", str(base), merged=False, reused=False, seconds=0.0)
-        save_adapter(model, load_tokenizer(settings.model), settings, base_of_stage)
-        return settings.stage_dir
-
-    return make
-
-
 def summed(load: Callable[[Path], Any], base: Path, adapters: list[Path]) -> Any:
     """Base + sum of the updates, each as PEFT itself merges it into the untouched base in fp32."""
     before = {name: weight.clone() for name, weight in load(base).state_dict().items()}

@@ -68,6 +68,16 @@ def test_dense_layers_beside_experts_are_reached_by_their_weights(
     assert targets.parameters == STACKS + dense
 
 
+@pytest.mark.parametrize(
+    "family", ["qwen3", "gemma2", "qwen3_moe", "qwen2_moe", "mixtral", "qwen3_moe_mixed"]
+)
+def test_all_linear_is_every_layer_but_head_and_routers(
+    family: str, tiny_model: TinyModel, load: Load
+) -> None:
+    model = load(tiny_model(family))
+    assert find_targets(model, ["all-linear"]) == find_targets(model, MODULES.split(","))
+
+
 @pytest.mark.parametrize(("half", "missing"), [("gate_proj", "up_proj"), ("w3", "w1")])
 def test_half_of_a_fused_pair_is_refused(half: str, missing: str, tiny_model: TinyModel, load: Load) -> None:
     with pytest.raises(InputError) as caught:

@@ -80,6 +80,18 @@ def test_lineage_says_what_the_merge_kept() -> None:
     assert content_of(stage_record(1)).merge_proof == {}
 
 
+def test_lineage_says_what_stays_beside_the_weights() -> None:
+    record = stage_record(3)
+    kept = {"folders": ["a", "b"], "targets": 12, "parameters": 3456, "adapter_tensors_used": 48}
+    record["base"] = {**record["base"], "key": "bb", "proof": None, "stacked": kept}
+    stacked = content_of(record).lineage[-2]
+    assert (stacked.name, stacked.identity) == ("Stacked", "bb")
+    assert stacked.detail == (
+        "what 2 earlier stages added stays beside the weights, unmerged: "
+        "3,456 frozen parameters in 12 targets"
+    )
+
+
 def test_settings_keep_their_origin() -> None:
     rows = {row.key: (row.value, row.origin) for row in content_of(stage_record()).settings}
     assert rows["SFT_LR"] == ("1e-3", "--set")

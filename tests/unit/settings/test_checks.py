@@ -16,6 +16,8 @@ Refused = Callable[..., tuple[Problem, ...]]
     [
         ("SFT_USE_UPSAMPLING=1\n", "SFT_USE_UPSAMPLING", "SFT_UPSAMPLE_RULES='"),
         ("SFT_MIN_LR_RATIO=0.1\n", "SFT_MIN_LR_RATIO", "SFT_LR_SCHEDULER=cosine_with_min_lr"),
+        ("SFT_MERGE_MODE=stack\nSFT_QUANTIZATION=nf4\n", "SFT_MERGE_MODE", "into the unquantised weights"),
+        ("SFT_LORA_TARGET_MODULES=all-linear,q_proj\n", "SFT_LORA_TARGET_MODULES", "=all-linear, or"),
         (
             "SFT_EARLY_STOPPING_PATIENCE=2\nSFT_VAL_RATIO=0\n",
             "SFT_EARLY_STOPPING_PATIENCE",
@@ -33,6 +35,9 @@ Refused = Callable[..., tuple[Problem, ...]]
             "SFT_DATASET_MIX_TOTAL_SIZE",
             "SFT_MIX_WEIGHTS=share",
         ),
+        ("SFT_PACKING=1\nSFT_GROUP_BY_LENGTH=1\n", "SFT_GROUP_BY_LENGTH", "SFT_PACKING=0"),
+        ("SFT_PACKING=1\nSFT_ORDER=length\n", "SFT_ORDER", "SFT_PACKING=0"),
+        ("SFT_GROUP_BY_LENGTH=1\nSFT_ORDER=length\n", "SFT_GROUP_BY_LENGTH", "SFT_ORDER=shuffled"),
     ],
 )
 def test_contradictions_are_refused(refused: Refused, lines: str, key: str, remedy: str) -> None:
@@ -51,6 +56,8 @@ def test_contradictions_are_refused(refused: Refused, lines: str, key: str, reme
         "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=50\nSFT_GEN_EVAL_DATASET_ID=held_out.jsonl\n",
         "SFT_VAL_RATIO=0\nSFT_GEN_EVAL_SAMPLES=0\n",
         "SFT_LR_SCHEDULER=constant\n",
+        "SFT_PACKING=1\n",
+        "SFT_GROUP_BY_LENGTH=1\n",
         "SFT_DATASET_MIX_TOTAL_SIZE=10\n",
         "SFT_PER_DEVICE_TRAIN_BS=auto\nSFT_GRAD_ACCUM=4\n",
         "SFT_PER_DEVICE_TRAIN_BS=auto\nSFT_GLOBAL_BATCH_SIZE=16\n",

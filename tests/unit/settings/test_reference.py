@@ -11,10 +11,3 @@ def test_every_key_has_one_row_with_five_cells() -> None:
     rows = [line for line in reference().splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == list(KEYS)
     assert {row.count(" | ") for row in rows} == {4}
-
-
-def test_keys_that_take_one_value_for_now_are_marked() -> None:
-    marked = {
-        line.split("`")[1] for line in reference().splitlines() if "the rest is not available yet" in line
-    }
-    assert marked == {"SFT_MERGE_MODE", "SFT_PACKING"}

@@ -16,6 +16,7 @@ DEFAULTS = {
     "SFT_BASE_MODEL": None,
     "SFT_BASE_REVISION": "",
     "SFT_DTYPE": "auto",
+    "SFT_QUANTIZATION": "none",
     "SFT_ATTENTION": "auto",
     "SFT_GRADIENT_CHECKPOINTING": "auto",
     "SFT_MERGE_MODE": "merge",
@@ -53,6 +54,7 @@ DEFAULTS = {
     "SFT_MAX_STEPS": "-1",
     "SFT_PER_DEVICE_TRAIN_BS": "2",
     "SFT_PER_DEVICE_EVAL_BS": "2",
+    "SFT_GROUP_BY_LENGTH": "0",
     "SFT_GRAD_ACCUM": "8",
     "SFT_GLOBAL_BATCH_SIZE": "",
     "SFT_LR": "1e-4",
@@ -85,6 +87,7 @@ DEFAULTS = {
     "SFT_RETENTION_MIN": "0",
     "MLFLOW_EXPERIMENT_NAME": "llm-training-stage{N}",
     "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db",
+    "SFT_TENSORBOARD": "0",
 }
 
 

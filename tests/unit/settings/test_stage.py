@@ -129,7 +129,7 @@ def test_set_without_equals(refused: Refused) -> None:
 
 def test_everything_wrong_is_reported_at_once(refused: Refused) -> None:
     problems = refused(
-        "SFT_LORA_R=1e3\nSFT_LR=fast\nBARE\nSFT_LR=1\nSFT_PACKING=1\n"
+        "SFT_LORA_R=1e3\nSFT_LR=fast\nBARE\nSFT_LR=1\nSFT_PACKING=2\n"
         'SFT_UPSAMPLE_RULES=\'{"a": 0, "b": -1}\'\n',
         environ={"SFT_EPOCHS": "0"},
         overrides=["SFT_MAX_STEPS=0", "SFT_X=1"],
@@ -176,8 +176,7 @@ def test_a_comment_glued_to_a_value_is_explained(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("SFT_PACKING=1", "0 (anything else is not available yet)"),
-        ("SFT_MERGE_MODE=stack", "merge (anything else is not available yet)"),
+        ("SFT_PACKING=2", "0 or 1 (also false/true, no/yes, off/on)"),
         ("SFT_REPLAY=1", "a number, at least 0 and below 1"),
         ("SFT_MIX_UNIT=words", "rows, tokens or supervised_tokens"),
         (

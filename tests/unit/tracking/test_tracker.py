@@ -12,7 +12,9 @@ import pytest
 
 from lib.lineage.curriculum import SurveyedStage
 from lib.settings.stage import KEYS
-from lib.tracking.tracker import NoTracker, env_text, track
+from lib.tracking.contents import env_text
+from lib.tracking.protocol import NoTracker
+from lib.tracking.tracker import track
 
 CANARY = "hf_canary0123456789"
 PASSWORD = "hunter2canary"
@@ -150,7 +152,7 @@ def test_a_store_that_breaks_on_the_way_warns_once(
 ) -> None:
     import mlflow
 
-    from lib.tracking.tracker import MlflowTracker
+    from lib.tracking.mlflow_tracker import MlflowTracker
 
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -159,7 +161,7 @@ def test_a_store_that_breaks_on_the_way_warns_once(
     tracker = MlflowTracker("run")
     for step in range(3):
         tracker.metrics({"loss": 1.0}, step=step)
-    assert tracker.failures == 3
+    assert tracker._quietly.failures == 3
     assert capsys.readouterr().err.count("No space left") == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib.settings import StageSettings, TrainingSettings
-from lib.training.arguments import trainer_arguments
+from lib.training.arguments import machine_remarks, trainer_arguments
 from lib.training.launch import World
 
 Stage = Callable[..., StageSettings]
@@ -32,11 +32,17 @@ EXPECTED: dict[str, tuple[str, str, str, Any]] = {
     "save_steps": ("SFT_SAVE_STEPS", "18", "save_steps", 18),
     "save_total_limit": ("SFT_SAVE_TOTAL_LIMIT", "4", "save_total_limit", 4),
     "best_metric": ("SFT_BEST_METRIC", "eval_loss", "metric_for_best_model", "eval_loss"),
-    "neftune_noise_alpha": ("SFT_NEFTUNE_NOISE_ALPHA", "5.5", "neftune_noise_alpha", 5.5),
 }
-# Not arguments: a callback, and the DeepSpeed configuration (tested below).
+# Not arguments: two callbacks, the order of the rows, and the DeepSpeed configuration (tested below).
 # Global batch and ZeRO stage decide what others become.
-ELSEWHERE = {"early_stopping_patience", "deepspeed_config", "global_batch", "zero_stage"}
+ELSEWHERE = {
+    "early_stopping_patience",
+    "neftune_noise_alpha",
+    "group_by_length",
+    "deepspeed_config",
+    "global_batch",
+    "zero_stage",
+}
 
 
 @pytest.fixture
@@ -72,9 +78,8 @@ def test_every_training_key_reaches_the_trainer(stage: Stage) -> None:
     assert list(made.report_to) == []
 
 
-def test_zero_noise_and_minus_one_steps_are_off(stage: Stage, given: Callable[..., SimpleNamespace]) -> None:
+def test_minus_one_steps_are_off(stage: Stage, given: Callable[..., SimpleNamespace]) -> None:
     made = given(stage())
-    assert made.neftune_noise_alpha is None
     assert made.max_steps == -1
     assert made.lr_scheduler_kwargs == {}
 
@@ -120,3 +125,12 @@ def test_device_precision_and_checkpointing(stage: Stage, given: Callable[..., S
     assert recomputing.gradient_checkpointing is True
     assert recomputing.gradient_checkpointing_kwargs == {"use_reentrant": False}
     assert given(stage(SFT_GRADIENT_CHECKPOINTING=0), 1, 1).gradient_checkpointing is False
+
+
+def test_a_paged_optimizer_without_gpu_is_said(stage: Stage) -> None:
+    settings = stage(SFT_OPTIM="paged_adamw_32bit")
+    (remark,) = machine_remarks(settings, World(1, 0))
+    assert "SFT_OPTIM=paged_adamw_32bit" in remark
+    assert "adamw_32bit computes the same" in remark
+    assert machine_remarks(settings, World(1, 1)) == []
+    assert machine_remarks(stage(SFT_OPTIM="adamw_8bit"), World(1, 0)) == []

@@ -156,6 +156,7 @@ def test_what_sharding_divides() -> None:
         ({"rank": 16}, True),
         ({"dropout": True}, True),
         ({"frozen_adapters": 2}, True),
+        ({"quantization": "nf4"}, False),
         ({"attention": "sdpa"}, True),
         ({"attention": "eager"}, True),
         ({"checkpointing": True}, False),

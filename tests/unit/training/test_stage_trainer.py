@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import TrainerCallback
 
 from lib.data.encoded import EncodedRow
 from lib.data.order import TrainingOrder
+from lib.data.packing import rows_alone
 from lib.evaluation.generation import token_loss
 from lib.settings import StageSettings
 
@@ -45,6 +47,7 @@ def make_trainer(tiny_model: Callable[..., Path], stage: Callable[..., StageSett
     from lib.model.adapter import attach_lora
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
+    from lib.training.batches import choose_batch_form
     from lib.training.launch import World
     from lib.training.processes import Processes
     from lib.training.trainer import build_trainer
@@ -56,6 +59,7 @@ def make_trainer(tiny_model: Callable[..., Path], stage: Callable[..., StageSett
         settings = stage(SFT_BASE_MODEL=folder, SFT_PER_DEVICE_EVAL_BS=3, **keys, **batch)
         base = StageBase(str(folder), "", str(folder), merged=False, reused=False, seconds=0.0)
         model = load_base(base, ComputeChoice(torch.float32, "sdpa", ""), on_gpu=False)
+        form = choose_batch_form(model, ROWS, packing=False)
         targets = find_targets(model, settings.lora.target_modules)
         peft_model, _ = attach_lora(model, targets, settings.lora, seed=1)
         for name, parameter in peft_model.named_parameters():
@@ -63,8 +67,9 @@ def make_trainer(tiny_model: Callable[..., Path], stage: Callable[..., StageSett
                 torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(2))
         processes = Processes(settings, World(1, 0), torch.float32, evaluates=True)
         tokenizer = load_tokenizer(settings.model)
-        order = TrainingOrder(len(ROWS), settings.seed)
-        return build_trainer(peft_model, tokenizer, ROWS, order, ROWS, settings, processes, callbacks, None)
+        order, packs = TrainingOrder(len(ROWS), settings.seed), rows_alone(len(ROWS))
+        data: Any = SimpleNamespace(train=ROWS, packs=packs, order=order)
+        return build_trainer(peft_model, tokenizer, data, ROWS, settings, processes, form, callbacks, None)
 
     return make
 

@@ -25,19 +25,28 @@ def make_data(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("keys", [{}, {"SFT_ORDER": "length", "SFT_ORDER_PACING": "root"}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"SFT_ORDER": "length", "SFT_ORDER_PACING": "root"},
+        {"SFT_GROUP_BY_LENGTH": 1},
+        {"SFT_PACKING": 1, "SFT_MAX_SEQ_LEN": 128},
+    ],
+)
 def test_plan_batches_and_record_agree(
     tiny_model: Callable[..., Path],
     stage: Callable[..., StageSettings],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    keys: dict[str, str],
+    keys: dict[str, Any],
 ) -> None:
     import torch
 
     from lib.model.adapter import attach_lora
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
+    from lib.training.batches import choose_batch_form
     from lib.training.launch import World
     from lib.training.processes import Processes
     from lib.training.stage_trainer import StageTrainer
@@ -52,19 +61,20 @@ def test_plan_batches_and_record_agree(
     data = prepare_rows(settings, chat)
     base = StageBase(str(folder), "", str(folder), merged=False, reused=False, seconds=0.0)
     model = load_base(base, ComputeChoice(torch.float32, "sdpa", ""), on_gpu=False)
+    form = choose_batch_form(model, data.train, packing=False)
     model, _ = attach_lora(model, find_targets(model, settings.lora.target_modules), settings.lora, seed=1)
 
     trained: list[tuple[int, ...]] = []
     train = StageTrainer.training_step
 
     def watched(self: Any, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
-        for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-            trained.append(tuple(ids[mask.bool()].tolist()))
+        lengths = inputs["cu_seq_lens_q"].diff().tolist()
+        trained.extend(tuple(ids.tolist()) for ids in inputs["input_ids"][0].split(lengths))
         return train(self, model, inputs, *rest)
 
     monkeypatch.setattr(StageTrainer, "training_step", watched)
     processes = Processes(settings, World(1, 0), torch.float32, evaluates=False)
-    result = fit(model, load_tokenizer(settings.model), data, (), settings, processes, callbacks=[])
+    result = fit(model, load_tokenizer(settings.model), data, (), settings, processes, form, callbacks=[])
 
     by_ids = {tuple(row.input_ids): row for row in data.train}
     rows = [by_ids[ids] for ids in trained]
@@ -75,5 +85,7 @@ def test_plan_batches_and_record_agree(
     assert {line.id: line.trained for line in ledger.sources} == of_source
     of_label = Counter((label.field, label.value) for row in rows for label in row.labels)
     assert {(line.field, line.value): line.trained for line in ledger.labels} == of_label
-    planned = [data.train[i] for epoch in (0, 1) for i in data.order.epoch(epoch)]
+    planned = [
+        data.train[i] for epoch in (0, 1) for pack in data.order.epoch(epoch) for i in data.packs[pack]
+    ]
     assert rows == planned[: len(rows)]

@@ -7,19 +7,13 @@ import pytest
 
 from lib.data.encoded import EncodedRow
 from lib.data.order import TrainingOrder
+from lib.data.packing import rows_alone
 from lib.settings import StageSettings
-from lib.training.trainer import FitResult, _final_eval, as_dataset
+from lib.training.trainer import FitResult, _final_eval
 
 
 def row(ids: list[int], supervised: list[bool]) -> EncodedRow:
     return EncodedRow("s#0", "s", (), "ok", ids, supervised, answer_tokens=1)
-
-
-def test_labels_are_the_tokens_where_they_are_learned() -> None:
-    rows = as_dataset([row([5, 6, 7], [False, True, True]), row([8, 9], [False, True])])
-    assert rows["input_ids"][:] == [[5, 6, 7], [8, 9]]
-    assert rows["labels"][:] == [[-100, 6, 7], [-100, 9]]
-    assert rows.column_names == ["input_ids", "labels"]
 
 
 def trainer(log: list[dict[str, Any]], *, best: int | None, step: int, loads_best: bool) -> Any:
@@ -70,6 +64,7 @@ def test_a_short_run_learns_and_says_what_it_did(
     from lib.model.adapter import attach_lora
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
+    from lib.training.batches import choose_batch_form
     from lib.training.launch import World
     from lib.training.processes import Processes
     from lib.training.trainer import fit
@@ -79,17 +74,18 @@ def test_a_short_run_learns_and_says_what_it_did(
     cadence = {"SFT_EVAL_STEPS": 3, "SFT_SAVE_STEPS": 3, "SFT_GRAD_ACCUM": 1, "SFT_WARMUP_RATIO": 0}
     settings = stage(SFT_BASE_MODEL=folder, **keys, **cadence)
     rows = tuple(row([4, 5, 6, 7 + i, 2], [False, False, True, True, True]) for i in range(4))
-    data: Any = SimpleNamespace(train=rows * 3, order=TrainingOrder(12, settings.seed))
+    data: Any = SimpleNamespace(train=rows * 3, packs=rows_alone(12), order=TrainingOrder(12, settings.seed))
     base = StageBase(str(folder), "", str(folder), merged=False, reused=False, seconds=0.0)
     model = load_base(base, ComputeChoice(torch.float32, "sdpa", ""), on_gpu=False)
     targets = find_targets(model, settings.lora.target_modules)
+    form = choose_batch_form(model, rows, packing=False)
     peft_model, _ = attach_lora(model, targets, settings.lora, seed=1)
     frozen = {n: p.clone() for n, p in peft_model.named_parameters() if not p.requires_grad}
     processes = Processes(settings, World(1, 0), torch.float32, evaluates=True)
     assert processes.is_main
     assert processes.on_main(lambda x: x + 1, 1) == 2
     tokenizer = load_tokenizer(settings.model)
-    result = fit(peft_model, tokenizer, data, rows[:2], settings, processes, callbacks=[])
+    result = fit(peft_model, tokenizer, data, rows[:2], settings, processes, form, callbacks=[])
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     assert len(losses) == result.steps == 6
     assert losses[-1] < losses[0] - 0.5

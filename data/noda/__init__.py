@@ -1,0 +1,1 @@
+"""Conversations with a system message, answered in sentences that end with のだ."""

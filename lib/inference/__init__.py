@@ -1,0 +1,1 @@
+"""Answers for people: one prompt, a file of rows, or a conversation."""

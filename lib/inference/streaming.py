@@ -1,0 +1,55 @@
+"""An answer that is shown while it is generated."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedTokenizerBase, TextStreamer
+
+from lib.evaluation.answers import Answer, Question
+from lib.evaluation.decoding import as_answer
+from lib.inference.assistant import Assistant
+
+
+class AnswerStreamer(TextStreamer):
+    """transformers' own, which holds back characters whose bytes are not all there yet. It keeps the tokens,
+    so that something is left of an answer that is interrupted."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.write = write
+        self.tokens: list[int] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.next_tokens_are_prompt:
+            self.tokens += value.flatten().tolist()
+        super().put(value)
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.write(text)
+
+    def _is_chinese_char(self, cp: int) -> bool:
+        """Text that ends so is shown at once. transformers waits for a space after kana, where Japanese has
+        none."""
+        return unicodedata.east_asian_width(chr(cp)) in {"W", "F"}
+
+
+def show(text: str) -> None:
+    """On stdout, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def stream_answer(assistant: Assistant, prompt_ids: list[int], *, seed: int) -> tuple[Answer, bool]:
+    """The answer, which has been shown by then, and whether Ctrl-C ended it."""
+    question = Question("", prompt_ids, "", {})
+    streamer = AnswerStreamer(assistant.tokenizer, show)
+    try:
+        return assistant.answer([question], seed=seed, streamer=streamer)[0], False
+    except KeyboardInterrupt:
+        streamer.end()
+        ends = assistant.decoding.end_token_ids
+        return as_answer(question, streamer.tokens, assistant.tokenizer, ends), True

@@ -1,0 +1,180 @@
+"""What keeps a stage from running, found before anything is loaded: earlier stages, folders, packages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lib.lineage.ancestry import running_elsewhere
+from lib.lineage.curriculum import SurveyedStage
+from lib.lineage.packages import package_problems
+from lib.settings import InputError, Problem, StageSettings
+
+
+def preconditions(stage: SurveyedStage) -> list[str]:
+    """Notices about what lies under and around a stage that is about to run.
+
+    Raises InputError when its folder cannot be written and, for a strict stage, when an ancestor is
+    missing or stale: nothing is trained on a base that is not what the curriculum says.
+    """
+    problems, notices = obstacles(stage)
+    if problems:
+        raise InputError(problems)
+    return notices
+
+
+def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple[list[Problem], list[str]]:
+    """What keeps a stage from running, and what is only worth a notice.
+
+    `runs_before` are earlier stages that the same command trains first: they will be in order by then.
+    """
+    settings, chain = stage.settings, stage.chain
+    missing = [number for number in chain.missing if number not in runs_before]
+    stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
+    failed = {number: why for number, why in stage.failed_parents.items() if number not in runs_before}
+    known = {*runs_before, *stale}
+    unfinished = [
+        parent.stage for parent in chain.parents if parent.record is None and parent.stage not in known
+    ]
+    problems = [
+        *_base_problems(settings),
+        *package_problems(settings),
+        *unwritable_problems(settings),
+        *_running_problems(settings),
+    ]
+    if settings.strict:
+        problems += [
+            *_missing_problems(settings, missing),
+            *_unfinished_problems(settings, unfinished),
+            *_stale_problems(settings, stale),
+            *_gate_problems(settings, failed),
+        ]
+        return problems, []
+    notices = _missing_notices(settings, missing, starts_from_base=not (chain.parents or runs_before))
+    notices += [
+        f"[WARNING] stage {number} is stale ({'; '.join(why)}); its adapter is used as it is"
+        for number, why in stale.items()
+    ]
+    notices += [
+        f"[WARNING] stage {number} failed its retention gate: {'; '.join(why)}"
+        for number, why in failed.items()
+    ]
+    notices += [
+        f"[WARNING] stage {number} has an adapter but no stage.json: not finished, or made elsewhere"
+        for number in unfinished
+    ]
+    return problems, notices
+
+
+def _missing_notices(settings: StageSettings, missing: Sequence[int], *, starts_from_base: bool) -> list[str]:
+    """The documented warning for each earlier stage without an adapter."""
+    consequence = "starting from base model" if starts_from_base else "going on without it"
+    return [
+        f"[WARNING] Previous stage adapter not found at {settings.output}_stage{number}, {consequence}"
+        for number in missing
+    ]
+
+
+def _missing_problems(settings: StageSettings, missing: Sequence[int]) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file),
+            key="SFT_OUT_LORA_DIR",
+            value=f"{settings.output}_stage{number}",
+            expected=f"the adapter of stage {number} in this folder",
+            remedy=f"run python train.py --stage {number} first, or set SFT_STRICT=0 to train without it",
+        )
+        for number in missing
+    ]
+
+
+def _unfinished_problems(settings: StageSettings, unfinished: Sequence[int]) -> list[Problem]:
+    return [
+        Problem(
+            where=f"{settings.output}_stage{number}",
+            key=f"stage {number}",
+            value="an adapter without stage.json: the stage was not finished, or made elsewhere",
+            expected="a complete stage, whose record says what it was made from",
+            remedy=f"run python train.py --stage {number} again, or set SFT_STRICT=0 to use it as it is",
+        )
+        for number in unfinished
+    ]
+
+
+def _stale_problems(settings: StageSettings, stale: Mapping[int, tuple[str, ...]]) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file.with_name(f"stage{number}.env")),
+            key=f"stage {number}",
+            value="; ".join(why),
+            expected=f"stage {number} trained as its file and inputs now say",
+            remedy=f"run python train.py --stage {number}-{settings.stage}, or put the change back, "
+            "or set SFT_STRICT=0 to train on it all the same",
+        )
+        for number, why in stale.items()
+    ]
+
+
+def _gate_problems(settings: StageSettings, failed: Mapping[int, tuple[str, ...]]) -> list[Problem]:
+    return [
+        Problem(
+            where=str(settings.env_file.with_name(f"stage{number}.env")),
+            key="SFT_RETENTION_MIN",
+            value="; ".join(why),
+            expected=f"stage {number} to pass its retention gate before anything is built on it",
+            remedy=f"train stage {number} again with earlier data mixed in or a lower SFT_LR, "
+            "or accept the loss by lowering its SFT_RETENTION_MIN",
+        )
+        for number, why in failed.items()
+    ]
+
+
+def _running_problems(settings: StageSettings) -> list[Problem]:
+    pid = running_elsewhere(settings.stage_dir)
+    if pid is None:
+        return []
+    return [
+        Problem(
+            where=str(settings.stage_dir),
+            key=f"stage {settings.stage}",
+            value=f"process {pid} is training it",
+            expected="one run of a stage at a time",
+            remedy=f"wait for it or stop it (kill {pid}), or choose another SFT_OUT_LORA_DIR",
+        )
+    ]
+
+
+def _base_problems(settings: StageSettings) -> list[Problem]:
+    """A problem when the base is named by a path, not by a Hub id, and there is no such folder."""
+    name = settings.model.base_model
+    is_path = name.startswith((".", "/")) or name.count("/") > 1
+    if not is_path or Path(name).is_dir():
+        return []
+    return [
+        Problem(
+            where=settings.origins["SFT_BASE_MODEL"],
+            key="SFT_BASE_MODEL",
+            value=name,
+            expected=f"a model folder that exists; there is none at {Path(name).absolute()}",
+            remedy="correct the path (a relative one starts at the working directory), or give a Hub id",
+        )
+    ]
+
+
+def unwritable_problems(settings: StageSettings) -> list[Problem]:
+    """A problem when the stage's folder can neither be written nor made."""
+    folder = settings.stage_dir.absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return []
+    why = "cannot be written" if nearest.is_dir() else "is not a folder"
+    return [
+        Problem(
+            where=str(settings.env_file),
+            key="SFT_OUT_LORA_DIR",
+            value=str(settings.output),
+            expected=f"a folder that can be written; {nearest} {why}",
+            remedy="choose another folder, or change its permissions",
+        )
+    ]

@@ -1,0 +1,149 @@
+"""Which model a command line names: stages judged by content, adapters on their own base."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.inference.source import ModelSource, folder_source, stage_source
+from lib.settings import InputError
+
+
+@pytest.fixture
+def trained(curriculum: Any) -> Any:
+    for number in (1, 2):
+        curriculum.stage(number, SFT_GEN_EVAL_MAX_NEW_TOKENS=77, SFT_GEN_EVAL_TASK="chat")
+    (curriculum.base / "model.safetensors").write_bytes(b"weights of the base")
+    for number in (1, 2):
+        curriculum.train(number, adapter=f"adapter {number}".encode())
+    return curriculum
+
+
+def refusal(make: Callable[[], ModelSource]) -> str:
+    with pytest.raises(InputError) as caught:
+        make()
+    return str(caught.value)
+
+
+def test_a_stage_stands_on_all_earlier_ones(trained: Any) -> None:
+    source = stage_source(trained.stages, 2, [])
+    assert source.base.base_model == str(trained.base)
+    assert source.earlier == (trained.folder(1),)
+    assert source.adapter == source.tokenizer == trained.folder(2)
+    assert source.key == trained.surveyed(2).chain.key
+    assert (source.habits.max_new_tokens, source.habits.task) == (77, "chat")
+    assert source.notices == ()
+
+
+def test_stage_0_is_the_base_alone(trained: Any) -> None:
+    source = stage_source(trained.stages, 0, ["SFT_CHAT_TEMPLATE=chatml"])
+    assert (source.adapter, source.earlier, source.tokenizer) == (None, (), None)
+    assert (source.base.base_model, source.template) == (str(trained.base), "chatml")
+
+
+def test_a_stage_that_would_be_trained_otherwise_now_is_used_and_said(trained: Any) -> None:
+    trained.stage(2, SFT_LR="9e-5", SFT_GEN_EVAL_MAX_NEW_TOKENS=77, SFT_GEN_EVAL_TASK="chat")
+    (notice,) = stage_source(trained.stages, 2, []).notices
+    assert "stage 2 is stale (SFT_LR changed from 1e-4 to 9e-5)" in notice
+    assert "python train.py --stage 2" in notice
+
+
+def test_one_runs_overrides_make_nothing_stale(trained: Any) -> None:
+    assert stage_source(trained.stages, 2, ["SFT_LR=3e-5"]).notices == ()
+
+
+def test_a_stage_that_is_not_complete_is_refused(trained: Any) -> None:
+    trained.stage(3)
+    said = refusal(lambda: stage_source(trained.stages, 3, []))
+    assert "missing" in said
+    assert "python train.py --stage 3" in said
+    assert "stage9.env" in refusal(lambda: stage_source(trained.stages, 9, []))
+
+
+def test_a_stage_on_another_base_is_refused(trained: Any) -> None:
+    (trained.base / "model.safetensors").write_bytes(b"other weights")
+    assert "the base model changed" in refusal(lambda: stage_source(trained.stages, 1, []))
+
+
+def test_a_stage_without_its_parent_is_refused(trained: Any) -> None:
+    shutil.rmtree(trained.folder(1))
+    assert "stage 1 was removed" in refusal(lambda: stage_source(trained.stages, 2, []))
+
+
+def test_a_stage_whose_files_were_changed_is_refused(trained: Any) -> None:
+    (trained.folder(2) / "chat_template.jinja").write_text("{{ messages }}")
+    said = refusal(lambda: stage_source(trained.stages, 2, []))
+    assert "its chat_template.jinja is not the one that was recorded" in said
+
+
+def test_a_model_folder(trained: Any) -> None:
+    source = folder_source(trained.base, "")
+    assert (source.base.base_model, source.adapter, source.key) == (str(trained.base), None, "")
+    assert source.habits.max_new_tokens == 1024
+
+
+@pytest.mark.parametrize("base", ["", "some/model"])
+def test_folders_that_hold_neither_model_nor_adapter(tmp_path: Path, base: str) -> None:
+    said = refusal(lambda: folder_source(tmp_path, base))
+    assert "--model" in said
+    assert "adapter_config.json" in said
+    assert "which is no folder" in refusal(lambda: folder_source(tmp_path / "absent", ""))
+
+
+def test_an_adapter_without_a_record_stands_on_the_base_that_it_names(trained: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(trained.base)}))
+    source = folder_source(folder, "")
+    assert (source.base.base_model, source.adapter, source.tokenizer) == (str(trained.base), folder, None)
+    shutil.copy(trained.base / "tokenizer.json", folder)
+    assert folder_source(folder, "").tokenizer == folder
+    assert folder_source(folder, str(trained.base)).base.base_model == str(trained.base)
+    (folder / "adapter_config.json").write_text("{}")
+    assert "--base" in refusal(lambda: folder_source(folder, ""))
+    assert "--base" in refusal(lambda: folder_source(folder, str(tmp_path / "absent")))
+
+
+def test_a_stages_folder_stands_on_what_its_record_says(trained: Any) -> None:
+    """The merged base is not there, so it is what the base would be merged from."""
+    source = folder_source(trained.folder(2), "")
+    assert source.base.base_model == str(trained.base)
+    assert source.earlier == (trained.folder(1),)
+    assert source.key == stage_source(trained.stages, 2, []).key
+    assert source.habits.markers == ("Output:",), "those of its evaluation set"
+
+
+def test_a_stages_folder_whose_base_changed_is_refused(trained: Any) -> None:
+    (trained.folder(1) / "adapter_model.safetensors").write_bytes(b"another")
+    said = refusal(lambda: folder_source(trained.folder(2), ""))
+    assert "the base that this stage was trained on" in said
+    assert "--base" in said
+    shutil.rmtree(trained.folder(1))
+    assert "--base" in refusal(lambda: folder_source(trained.folder(2), ""))
+    assert folder_source(trained.folder(2), str(trained.base)).earlier == ()
+
+
+def test_another_template_and_precision(trained: Any) -> None:
+    source = folder_source(trained.base, "")
+    changed = source.asked_with("chatml", "bf16")
+    assert (changed.template, changed.base.dtype) == ("chatml", "bf16")
+    assert source.asked_with("", None) == source
+    said = refusal(lambda: source.asked_with("chatlm", None))
+    assert said.startswith("command line: --chat-template")
+    assert "Did you mean chatml?" in said
+
+
+def test_its_identity_follows_content(trained: Any, tmp_path: Path) -> None:
+    source = folder_source(trained.base, "")
+    shutil.copytree(trained.base, tmp_path / "moved")
+    assert folder_source(tmp_path / "moved", "").identity() == source.identity()
+    assert source.asked_with("zephyr", None).identity() != source.identity()
+    (tmp_path / "moved" / "model.safetensors").write_bytes(b"other")
+    assert folder_source(tmp_path / "moved", "").identity() != source.identity()
+    one, two = (stage_source(trained.stages, number, []).identity() for number in (1, 2))
+    assert one["adapter"] != two["adapter"]
+    assert one["base"] != two["base"]
