@@ -149,6 +149,7 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     """Train on `count` random rows with the project's own trainer; rank 0 writes what all measured."""
     import torch
 
+    from lib.data.order import TrainingOrder
     from lib.model.adapter import attach_lora
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets
@@ -166,9 +167,8 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     )
     model, _ = attach_lora(model, find_targets(model, settings.lora.target_modules), settings.lora, seed=0)
     clock, routes = step_clock(), watched_routes(model)
-    trainer = build_trainer(
-        model, load_tokenizer(settings.model), random_rows(count), [], settings, processes, [clock], None
-    )
+    tokenizer, rows, order = load_tokenizer(settings.model), random_rows(count), TrainingOrder(count, seed=0)
+    trainer = build_trainer(model, tokenizer, rows, order, [], settings, processes, [clock], None)
     trainer.train()
     # Every rank says for each of its passes which experts of the first layer had tokens.
     everyone = processes.gather([(peak_memory_bytes(), routes)])
