@@ -167,7 +167,10 @@ def test_the_model_card_says_what_the_adapter_is(trained: Curriculum) -> None:
     assert "library_name: peft" in card
     assert "the adapters of stage 1 merged" in card
     assert f"{EXPERTS:,} of them in experts" in card
-    assert "| toml.jsonl | 17 |" in card
+    rows = {line["id"]: line["trained"] for line in trained.record(2)["data"]["ledger"]["sources"]}
+    assert sum(rows.values()) == STEPS[2] * 2  # two rows a step
+    for name, count in rows.items():
+        assert f"| {name} | {count} |" in card
     assert "heldout_loss" in card
 
 
