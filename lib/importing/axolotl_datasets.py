@@ -29,9 +29,10 @@ _ADVICE = (
     ("train_on_eos train_on_eot", "the end of every learned answer is learned"),
     ("roles", "usual names are known (user/human, assistant/gpt/model, tool): rename others"),
     ("drop_system_message", "delete the system messages in the file"),
-    ("split_thinking field_thinking template_thinking_key", "write the reasoning into the answer"),
+    ("split_thinking field_thinking template_thinking*", "write the reasoning into the answer"),
+    ("chat_template chat_template_jinja", "all data sets of a stage share one template: SFT_CHAT_TEMPLATE"),
     ("field_tools", "tool calls are not trained"),
-    ("format no_input_format system_format system_prompt", "your own layout is a jinja file: SFT_CHAT_TEMPLATE"),
+    ("format no_input_format system_*", "a layout of your own is a jinja file: SFT_CHAT_TEMPLATE"),
     ("field_*", _ROWS),
     ("weight* sampling*", 'a weight is "weight" in SFT_DATASET_MIX; SFT_MIX_WEIGHTS says what it means'),
 )  # fmt: skip
@@ -51,7 +52,7 @@ def training_sets(section: Section, draft: StageDraft) -> tuple[set[str], Any]:
         part = Section(entry, f"datasets[{position}].")
         found += _data_sets(part, draft)
         styles.add(_style(part, draft))
-        template = template or part.take("chat_template")
+        template = template or part.take("chat_template")  # a second one is left over, and said
         draft.sort_out(part, _NOT_NEEDED, _ADVICE)
     set_mix(draft, found, "datasets")
     return styles, template

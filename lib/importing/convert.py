@@ -42,6 +42,7 @@ def import_config(config: Path, folder: Path) -> ImportedStage:
         from_axolotl(section, draft)
     else:
         from_llama_factory(section, draft, config)
+    draft.account_for(section)
     text = stage_text(draft, trainer, config.name)
     notices = _loaded(text, draft, config)
     try:

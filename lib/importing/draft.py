@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,10 +10,11 @@ from typing import Any
 
 from lib.importing.foreign import Section
 from lib.settings.errors import Problem, shortened
-from lib.settings.layers import SECRET_WORDS
 
 # Which keys (patterns), and what is to be said about them.
 Sayings = tuple[tuple[str, str], ...]
+# Parts of a name: `hf_hub_token` holds a secret, `special_tokens` does not.
+_SECRET_WORDS = {"token", "secret", "password", "key", "credential", "credentials"}
 _NOT_KNOWN = "not known to this import: look it up in that trainer's documentation and in docs/settings.md"
 
 
@@ -78,6 +80,14 @@ class StageDraft:
             else:
                 self.advise(section, key, value, _saying(key, advice) or _NOT_KNOWN)
 
+    def account_for(self, section: Section) -> None:
+        """Keys that rules took and no line speaks of: nothing is dropped without a word."""
+        said = " ".join(carried.source for carried in self.settings.values())
+        said += " ".join(entry.key for entry in self.not_carried)
+        for key in section.keys():
+            if key not in self.not_needed and not re.search(rf"(?<!\w){re.escape(key)}(?!\w)", said):
+                self.not_needed[key] = "as here, or decided by another key of the file"
+
     def differing(self) -> Iterator[tuple[str, Carried]]:
         return ((key, carried) for key, carried in self.settings.items() if carried.differs)
 
@@ -93,7 +103,7 @@ def as_text(value: Any) -> str:
 
 def shown(key: str, value: Any) -> str:
     """`key: value` for comments and the terminal: short, on one line, without secrets."""
-    if any(word in key.upper() for word in (*SECRET_WORDS, "_KEY")):
+    if _SECRET_WORDS & set(key.lower().replace(".", "_").split("_")):
         return f"{key}: (not shown)"
     if isinstance(value, dict | list):
         return f"{key}: {shortened(json.dumps(value, ensure_ascii=False, default=str))}"

@@ -54,6 +54,10 @@ class Section:
         """The key as the user finds it: `datasets[0].path`."""
         return f"{self._prefix}{key}"
 
+    def keys(self) -> tuple[str, ...]:
+        """All keys, in the order of the file."""
+        return tuple(self._values)
+
     def left(self) -> dict[str, Any]:
         """What nobody took, in the order of the file."""
         return {key: value for key, value in self._values.items() if key not in self._taken}

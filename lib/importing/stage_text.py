@@ -22,8 +22,8 @@ def stage_text(draft: StageDraft, trainer: str, name: str) -> str:
             f"{DIFFERS}: the word is the same, the meaning is not. docs/migrating.md explains."
         ),
         *_wrapped(
-            "What has no line has its default (docs/settings.md). Answers are generated and scored at every evaluation: "
-            "SFT_GEN_EVAL_SAMPLES=0 turns that off."
+            "What has no line has its default (docs/settings.md). Answers are generated and scored at every "
+            "evaluation: SFT_GEN_EVAL_SAMPLES=0 turns that off."
         ),
         "",
         "SFT_STRICT=1  # not from there: a data set that fails to load stops the run",
