@@ -54,7 +54,7 @@ class Section:
         """The key as the user finds it: `datasets[0].path`."""
         return f"{self._prefix}{key}"
 
-    def keys(self) -> tuple[str, ...]:
+    def all_keys(self) -> tuple[str, ...]:
         """All keys, in the order of the file."""
         return tuple(self._values)
 
