@@ -7,7 +7,7 @@ from lib.data.chat_template import bundled_templates
 from lib.importing import training_keys as rules
 from lib.importing.axolotl_datasets import ALPACA_STYLE, TEXT_STYLE, evaluation_set, training_sets
 from lib.importing.axolotl_other_keys import ADVICE, NOT_NEEDED
-from lib.importing.draft import StageDraft, number, plain, shown
+from lib.importing.draft import StageDraft, as_list, number, plain, shown
 from lib.importing.foreign import Section
 from lib.importing.targets import EVERY_LINEAR, TARGET_NAMES, set_targets
 
@@ -66,7 +66,7 @@ def _quantization(section: Section, draft: StageDraft) -> None:
     elif eight:
         differs = "eight bits are not here: not quantised, which takes twice the memory; nf4 takes half"
         draft.set("SFT_QUANTIZATION", "none", "load_in_8bit: true", differs)
-    if extra and set(extra) != {"bnb_4bit_use_double_quant"}:
+    if extra and not (isinstance(extra, dict) and set(extra) == {"bnb_4bit_use_double_quant"}):
         draft.advise(section, "bnb_config_kwargs", extra, "only nf4 and nf4-double: SFT_QUANTIZATION")
 
 
@@ -102,8 +102,7 @@ def _lora(section: Section, draft: StageDraft) -> None:
     if isinstance(named, str) and not named.replace("_", "").replace("-", "").isalnum():
         draft.advise(section, "lora_target_modules", named, f"a pattern: {TARGET_NAMES}")
         named = None
-    wanted = [named] if isinstance(named, str) else list(named or [])
-    stacked = [parameters] if isinstance(parameters, str) else list(parameters or [])
+    wanted, stacked = as_list(named), as_list(parameters)
     for parameter in stacked:
         leaf = str(parameter).rpartition(".")[2]
         wanted += ["gate_proj", "up_proj"] if leaf == "gate_up_proj" else [leaf]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lib.importing.draft import StageDraft
+from lib.importing.draft import StageDraft, as_list
 from lib.importing.foreign import Section
 from lib.importing.mix import DataSet, set_mix
 
@@ -81,7 +81,7 @@ def evaluation_set(section: Section, draft: StageDraft) -> bool:
 def _data_sets(part: Section, draft: StageDraft) -> list[DataSet]:
     path, files = part.take("path"), part.take("data_files")
     split = str(part.take("split", "train"))
-    names = [files] if isinstance(files, str) else list(files or [])
+    names = as_list(files)
     if not isinstance(path, str) or not path.strip():
         draft.refuse(part, "path", path, "a Hub id or a path")
         return []
@@ -133,12 +133,12 @@ def _message_columns(part: Section, draft: StageDraft) -> None:
     role, content = part.take("message_field_role"), part.take("message_field_content")
     if not isinstance(mapping, Mapping):
         mapping = {"role": role or "role", "content": content or "content"}
-    names = (mapping.get("role", "role"), mapping.get("content", "content"))
+    names = (str(mapping.get("role", "role")), str(mapping.get("content", "content")))
     if names not in _MESSAGE_PARTS or set(mapping) - {"role", "content"}:
         advice = "rename the fields of a message to role and content (or from and value)"
         draft.advise(part, "message_property_mappings", dict(mapping), advice)
     roles = part.take("roles_to_train")
-    if roles is not None and not {str(name) for name in roles} <= {"assistant", "gpt", "model"}:
+    if roles is not None and not {str(name) for name in as_list(roles)} <= {"assistant", "gpt", "model"}:
         draft.advise(part, "roles_to_train", roles, "answers of the assistant are learned, all of them")
     ends = part.take("train_on_eos")
     if ends not in (None, "turn"):

@@ -50,6 +50,10 @@ NOT_NEEDED: Sayings = (
 )
 ADVICE: Sayings = (
     (
+        "merge_lora merge_method",
+        "export.py --stage 1 --to DIR writes the merged model",
+    ),
+    (
         "wandb_* use_wandb comet_* use_comet gradio_* trackio_*",
         "MLflow keeps the runs: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME",
     ),

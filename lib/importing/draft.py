@@ -92,6 +92,11 @@ class StageDraft:
         return ((key, carried) for key, carried in self.settings.items() if carried.differs)
 
 
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, nothing as the empty one, and a single value as a list of it."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
 def as_text(value: Any) -> str:
     """As a stage file has it: 1 and 0 for true and false, a list with commas."""
     if isinstance(value, bool):

@@ -169,7 +169,7 @@ def _columns(entry: Section, draft: StageDraft, formatting: str) -> None:
             what = f"rename the column {column} to {named}" if named else "this column is not trained"
             draft.advise(entry, f"columns.{role}", column, what)
     tags = tags if isinstance(tags, Mapping) else {}
-    parts = (tags.get("role_tag", "from"), tags.get("content_tag", "value"))
+    parts = (str(tags.get("role_tag", "from")), str(tags.get("content_tag", "value")))
     if formatting == "sharegpt" and parts not in _TAG_PAIRS:
         draft.advise(
             entry,
