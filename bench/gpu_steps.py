@@ -55,10 +55,14 @@ def steps_on(sizes: Sizes, device: Any, total: int) -> Iterator[dict[str, Any]]:
     import torch
 
     from bench.random_moe import LoraStep, packed_rows, random_moe
+    from lib.model.packed_attention import use_attention_by_row
 
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     attention = shape_of(sizes, device, sizes.step_lengths[0], checkpointing=True).attention
-    step = LoraStep(random_moe(sizes.model, device, dtype, attention), RANK)
+    model = random_moe(sizes.model, device, dtype, attention)
+    if attention == "sdpa":
+        use_attention_by_row(model)  # as training does with packed rows
+    step = LoraStep(model, RANK)
     for checkpointing in (True, False):
         step.recompute(checkpointing)
         for length in sizes.step_lengths:

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bench.timing import load, median_and_spread, ratios
@@ -149,9 +150,12 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     """Train on `count` random rows with the project's own trainer; rank 0 writes what all measured."""
     import torch
 
+    from lib.data.order import TrainingOrder
+    from lib.data.packing import rows_alone
     from lib.model.adapter import attach_lora
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets
+    from lib.training.batches import choose_batch_form
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
     from lib.training.trainer import build_trainer, peak_memory_bytes
@@ -164,11 +168,14 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     model = load_base(
         StageBase(path, "", path, merged=False, reused=False, seconds=0.0), compute, on_gpu=world.gpus > 0
     )
+    rows = random_rows(count)
+    # What the trainer asks of prepared data; random ids have no data set behind them.
+    data: Any = SimpleNamespace(train=rows, packs=rows_alone(count), order=TrainingOrder(count, seed=0))
+    form = choose_batch_form(model, rows, packing=False)
     model, _ = attach_lora(model, find_targets(model, settings.lora.target_modules), settings.lora, seed=0)
     clock, routes = step_clock(), watched_routes(model)
-    trainer = build_trainer(
-        model, load_tokenizer(settings.model), random_rows(count), [], settings, processes, [clock], None
-    )
+    tokenizer = load_tokenizer(settings.model)
+    trainer = build_trainer(model, tokenizer, data, [], settings, processes, form, [clock], None)
     trainer.train()
     # Every rank says for each of its passes which experts of the first layer had tokens.
     everyone = processes.gather([(peak_memory_bytes(), routes)])
