@@ -43,7 +43,21 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
     )
     add("--status", action="store_true", help="print where every stage stands, one line each")
     add("--json", action="store_true", help="with --plan or --status: for machines")
+    add(
+        "--import-config",
+        type=Path,
+        metavar="FILE",
+        help="write a stage file from a YAML of Axolotl or LLaMA-Factory, and stop",
+    )
+    add("--to", type=Path, metavar="DIR", help="with --import-config: folder (default: stages-imported)")
     options = parser.parse_args(arguments)
+    if options.to and not options.import_config:
+        parser.error("--to belongs to --import-config")
+    if options.import_config:
+        if options.stage or options.status or options.plan or options.evaluate_only or options.set:
+            parser.error("--import-config goes with --to alone")
+        options.to = options.to or Path("stages-imported")
+        return options
     if not (options.status or options.stage):
         parser.error("say which stage: --stage N, --stage 1-3 or --stage all (or ask for --status)")
     if options.evaluate_only and (options.plan or options.force):

@@ -24,6 +24,11 @@ def test_status_needs_no_stage() -> None:
     assert parse(["--status", "--json"], "").json
 
 
+def test_an_import_needs_no_stage() -> None:
+    assert parse(["--import-config", "x.yml"], "").to == Path("stages-imported")
+    assert parse(["--import-config", "x.yml", "--to", "mine"], "").to == Path("mine")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -33,6 +38,8 @@ def test_status_needs_no_stage() -> None:
         (["--stage", "1", "--json"], "--json belongs to"),
         (["--stage", "1", "--nproc", "two"], "invalid int value"),
         (["--stage", "1", "--nonsense"], "unrecognized"),
+        (["--stage", "1", "--to", "x"], "--to belongs to --import-config"),
+        (["--import-config", "x.yml", "--plan"], "--import-config goes with --to alone"),
     ],
 )
 def test_what_is_wrong_exits_with_2(
