@@ -185,7 +185,8 @@ def choose_products(routing: Routing, *weights: torch.Tensor) -> Products:
     device = weights[0].device
     if device.type == "cpu":
         widest = max(size for stack in weights for size in stack.shape[1:])
-        return OneByOne(routing, max(1, RUN_VALUES // widest))
+        half = -(-routing.chosen.numel() // 2)
+        return OneByOne(routing, max(1, min(RUN_VALUES // widest, half)))
     sixteen_bytes = all(size * stack.itemsize % 16 == 0 for stack in weights for size in stack.shape[1:])
     if sixteen_bytes and grouped_products_are_right(device, weights[0].dtype):
         return Together(routing)

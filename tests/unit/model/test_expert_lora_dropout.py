@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from lib.model.expert_lora.dropout import Dropout
+from lib.model.expert_lora.products import choose_products
+from lib.model.expert_lora.routing import sort_by_expert
 from tests.unit.model.expert_blocks import ROUTINGS, as_peft, draw, errors, make_block, run
 
 CHOSEN = torch.arange(40).remainder(8).view(40, 1)
@@ -96,21 +98,37 @@ def by_the_formula(
     experts = block.get_base_layer()  # type: ignore[attr-defined]
     order = torch.sort(chosen.reshape(-1), stable=True).indices
     tokens, of = order // chosen.shape[1], chosen.reshape(-1)[order]
-    dropout = Dropout(0.4, seed, torch.device("cpu"))
-    keep_x, keep_h = dropout.mask(len(order), 32), dropout.mask(len(order), 24)
-    assert keep_x is not None
-    assert keep_h is not None
+    kept_x, kept_h, keep_rate = drawn_by_halves(chosen, experts, seed)
 
-    def project(wrapper: object, weight: torch.Tensor, x: torch.Tensor, keep: object) -> torch.Tensor:
+    def project(wrapper: object, weight: torch.Tensor, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         a = wrapper.lora_A["default"].weight.view(8, 4, -1)[of]  # type: ignore[attr-defined]
         b = wrapper.lora_B["default"].weight.view(-1, 4, 8).permute(2, 0, 1)[of]  # type: ignore[attr-defined]
-        dropped = keep(x) / dropout.keep_rate  # type: ignore[operator]
+        dropped = x * kept / keep_rate
         branch = 2.0 * (b @ (a @ dropped.unsqueeze(2)))
         return (weight[of] @ x.unsqueeze(2) + branch).squeeze(2)  # type: ignore[no-any-return]
 
-    gate, up = project(block.base_layer, experts.gate_up_proj, hidden[tokens], keep_x).chunk(2, 1)  # type: ignore[attr-defined]
-    y = project(block, experts.down_proj, torch.nn.functional.silu(gate) * up, keep_h)
+    gate, up = project(block.base_layer, experts.gate_up_proj, hidden[tokens], kept_x).chunk(2, 1)  # type: ignore[attr-defined]
+    y = project(block, experts.down_proj, torch.nn.functional.silu(gate) * up, kept_h)
     return torch.zeros_like(hidden).index_add(0, tokens, y * weights.reshape(-1)[order].unsqueeze(1))
+
+
+def drawn_by_halves(
+    chosen: torch.Tensor, experts: object, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """1 where the inputs of gate_up and of down are kept, and the share that is; each half of the experts
+    draws with a seed of its own, first for gate_up."""
+    stacks = experts.gate_up_proj, experts.down_proj  # type: ignore[attr-defined]
+    products = choose_products(sort_by_expert(chosen, 8, padded=False), *stacks)
+    sizes = [len(rows) for rows in products.rows(torch.arange(chosen.numel()))]
+    assert len(sizes) == 2
+    kept: tuple[list[torch.Tensor], ...] = ([], [])
+    for half, size in enumerate(sizes):
+        dropout = Dropout(0.4, seed ^ half, torch.device("cpu"))
+        for masks, width in zip(kept, (32, 24), strict=True):
+            mask = dropout.mask(size, width)
+            assert mask is not None
+            masks.append(mask(torch.ones(size, width)))
+    return torch.cat(kept[0]), torch.cat(kept[1]), dropout.keep_rate
 
 
 def test_training_under_another_implementation_is_refused() -> None:
