@@ -107,7 +107,7 @@ def mean_loss(curriculum: Curriculum, model: Any, stage: int) -> float:
 
 def test_what_is_said(qlora: Curriculum, family: str) -> None:
     said = (qlora.folder / "said.txt").read_text()
-    attention = "attention eager (this model caps" if family == "Gemma2" else "attention sdpa"
+    attention = "attention eager (this model caps" if family == "Gemma2" else "attention sdpa ("
     assert said.count(attention) == 2
     assert said.count("without a GPU there are no pages to move") == 2  # once a stage
     assert said.count("of the base in four bits") == 2
