@@ -25,6 +25,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from bench.timing import load
 from lib.evaluation.answers import Question
 from lib.evaluation.generation import GenerationLimits, generate_answers
 
@@ -134,7 +135,7 @@ def report(speeds: dict[str, list[float]], options: argparse.Namespace) -> None:
         "batch": options.batch,
         "new_tokens": options.tokens,
         "threads": torch.get_num_threads(),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(result))
 

@@ -28,6 +28,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from bench.timing import load
 from lib.training.loss import LabelledLoss
 
 PEERS = ("full logits", "trl", "ours")
@@ -190,7 +191,7 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> None:
         "sizes": {name: asdict(CASES[name]) for name in results},
         "rounds": options.rounds,
         "threads": torch.get_num_threads(),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(line))
 

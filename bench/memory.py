@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.timing import load
+
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "assets/tiny-moe"
 BOUND = 0.15
@@ -168,7 +170,7 @@ def report(results: dict[str, dict[str, Any]]) -> None:
         "bound": [1 - BOUND, 1 + BOUND],
         "spread": sorted(result["error"] for result in results.values()),
         "settings": results,
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(line))
 

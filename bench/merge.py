@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.timing import load
+
 KINDS = ("peft", "ours", "copy")
 SIZES = {
     "vocab_size": 16384,
@@ -178,7 +180,7 @@ def report(runs: dict[str, list[dict[str, float]]], model_bytes: int) -> None:
         "cpu_seconds": {kind: round(median[kind]["cpu_seconds"], 2) for kind in KINDS},
         "peak_bytes": {kind: int(median[kind]["peak_bytes"]) for kind in KINDS},
         "cores": len(os.sched_getaffinity(0)),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(result))
 

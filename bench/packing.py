@@ -35,6 +35,7 @@ from transformers import AttentionInterface, AutoTokenizer, PrinterCallback, Qwe
 from transformers import Qwen3MoeForCausalLM as Model
 from trl import SFTConfig, SFTTrainer
 
+from bench.timing import load
 from lib.data.chat import chat_of
 from lib.data.prepare import PreparedData, prepare_rows
 from lib.model.adapter import attach_lora
@@ -262,7 +263,7 @@ def report(
         "vocabulary": bench.base.config.vocab_size,
         "rounds": options.rounds,
         "threads": torch.get_num_threads(),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(line))
 

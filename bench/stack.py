@@ -27,6 +27,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from bench.timing import load
 from lib.model.adapter import attach_lora
 from lib.model.base import ComputeChoice
 from lib.model.stage_base import load_stage_base, obtain_stage_base
@@ -160,7 +161,7 @@ def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None
         },
         "rounds": options.rounds,
         "threads": torch.get_num_threads(),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(result))
 

@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the process that waits mu
 import torch
 from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, TrainerCallback, TrainerState
 
+from bench.timing import load
 from lib.settings import StageSettings, load_stage
 from lib.training.launch import World, prepare_environment
 
@@ -281,7 +282,7 @@ def report(seconds: dict[str, list[float]], trained: dict[str, Trained], options
         "tolerance": {"loss": LOSS_TOLERANCE, "adapter": ADAPTER_TOLERANCE},
         "tokens": tokens,
         "sizes": {key: value for key, value in vars(options).items() if isinstance(value, int)},
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": load(),
     }
     print(json.dumps(line))
     return 0 if agree else 1

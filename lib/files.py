@@ -17,9 +17,9 @@ WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.E
 
 
 def write_text(path: Path, text: str) -> None:
-    """Temporary file, fsync, rename: a reader sees the old file or the new one."""
+    """Temporary file, fsync, rename: a reader sees the old file or the new one. Line ends stay as given."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -8,11 +8,10 @@ conversation has the system message; Gemma's template writes it before the quest
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
 from pathlib import Path
 from typing import Any
+
+from data.tone_of_voice import command, draw_pairs, write_split
 
 TRAINING_ROWS, VALIDATION_ROWS = 60, 12
 SYSTEM = "あなたは陽気な案内役です。語尾に「のだ」を付けて答えてください。"
@@ -47,10 +46,7 @@ Row = dict[str, Any]
 
 def make_rows(seed: int) -> list[Row]:
     """All conversations, each question once, in seeded order."""
-    formed = [
-        (question.format(word), answer.format(word)) for pool, question, answer in FORMS for word in pool
-    ]
-    pairs = random.Random(f"noda {seed}").sample([*FIXED, *formed], TRAINING_ROWS + VALIDATION_ROWS)
+    pairs = draw_pairs(FIXED, FORMS, seed=f"noda {seed}", rows=TRAINING_ROWS + VALIDATION_ROWS)
     return [
         {
             "messages": [
@@ -65,21 +61,8 @@ def make_rows(seed: int) -> list[Row]:
 
 def write_files(folder: Path, seed: int) -> None:
     """training.jsonl and validation.jsonl."""
-    rows = make_rows(seed)
-    for name, part in (("training", rows[:TRAINING_ROWS]), ("validation", rows[TRAINING_ROWS:])):
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part)
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    write_files(arguments.output, arguments.seed)
+    write_split(folder, make_rows(seed), TRAINING_ROWS)
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, Path(__file__).parent, write_files)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lib.evaluation.answers import Answer, Question
-from lib.model.threads import one_thread
+from lib.model.threads import threads
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -154,4 +154,4 @@ def _quickest_experts(model: PreTrainedModel) -> Iterator[None]:
 def quickest_threads(model: PreTrainedModel) -> AbstractContextManager[None]:
     """One token at a time through a small model is over sooner than a second thread is awake."""
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL
-    return one_thread() if model.device.type == "cpu" and small else nullcontext()
+    return threads(1) if model.device.type == "cpu" and small else nullcontext()

@@ -19,7 +19,7 @@ from pathlib import Path
 from lib.model.checkpoint_layout import ParameterMerge
 from lib.model.low_rank_sum import Workspace, merge_matrix, read_factors, working_bytes
 from lib.model.merge_proof import Tally
-from lib.model.threads import one_thread
+from lib.model.threads import threads
 from lib.model.weight_files import Checkpoint
 
 MEMORY_BOUND = 2**31
@@ -154,7 +154,7 @@ def _merge_all(
     found: dict[str, Tally] = defaultdict(Tally)
     tasks = sorted(merges, key=lambda merge: -sum(matrix.bytes for matrix in merge.matrices))
     # Workers take one core each: threads inside their small products would only wait for each other.
-    with one_thread(), ThreadPoolExecutor(_workers(merges, memory)) as pool:
+    with threads(1), ThreadPoolExecutor(_workers(merges, memory)) as pool:
         running = [pool.submit(_merge_parameter, merge, sources, targets) for merge in tasks]
         try:
             wait(running, return_when=FIRST_EXCEPTION)

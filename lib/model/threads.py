@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block torch's operations take one thread each; afterwards as many as before."""
+def threads(count: int) -> Iterator[None]:
+    """Within the block torch's operations of this thread take `count` threads each; afterwards as many as
+    before."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from base64 import b64encode
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from lib.files import write_text
 from lib.report import wording
 from lib.report.charts import figures, label_fields
 from lib.report.content import ReportContent
@@ -26,13 +26,8 @@ SHOWN_TOKENS = 2_000
 
 def write_report(path: Path, content: ReportContent) -> None:
     """The page is there whole or not at all (temporary file, rename)."""
-    temporary = path.with_name(path.name + ".part")
     # Line ends as they are: a browser that allows scripts by their hash sees the same bytes.
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(page(content))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_text(path, page(content))
 
 
 def page(content: ReportContent) -> str:

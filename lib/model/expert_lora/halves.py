@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from lib.model.threads import threads
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,24 +25,21 @@ def in_halves(work: Callable[[int, Sequence[T]], R], items: Sequence[T]) -> list
     What is in one half must not touch what is in the other."""
     middle = -(-len(items) // 2)
     halves = [half for half in (items[:middle], items[middle:]) if half]
-    threads = torch.get_num_threads()
-    if len(halves) == 1 or threads == 1:
+    available = torch.get_num_threads()
+    if len(halves) == 1 or available == 1:
         return [work(number, half) for number, half in enumerate(halves)]
 
     def second() -> R:
-        torch.set_num_threads(threads // 2)  # each thread has its own count
+        torch.set_num_threads(available // 2)  # each thread has its own count
         with torch.no_grad():
             return work(1, halves[1])
 
-    torch.set_num_threads(threads // 2)
-    try:
+    with threads(available // 2):
         later = _second_thread(os.getpid()).submit(second)
         try:
             first = work(0, halves[0])
         finally:
             later.exception()  # it writes to what the caller holds: nobody goes on before it is done
-    finally:
-        torch.set_num_threads(threads)
     return [first, later.result()]
 
 
