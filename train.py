@@ -28,9 +28,13 @@ from lib.lineage.curriculum import SurveyedStage, choose_stages, survey_one, wit
 from lib.lineage.gate import earlier_stages, failed_gate
 from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.resumption import full_fingerprint
 from lib.lineage.stage_batch import with_batch
-from lib.settings import InputError
+from lib.lineage.stage_lock import hold_stage
+from lib.lineage.trained import keep_trained
+from lib.settings import InputError, RunError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.signals import StopSignals, code_of, said_of
 
 
 def main() -> int:
@@ -50,30 +54,37 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(said_of(interrupt), file=sys.stderr)
+        return code_of(interrupt)
 
 
 def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
-    """Run the chosen stages in turn; those that are complete and up to date are left alone."""
+    """Run the chosen stages in turn; those that are complete and up to date are left alone, one that was
+    interrupted goes on where it stood."""
     prepare_environment(world)
+    signals = StopSignals.installed()
     for number in chosen:
         stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
         else:
-            preconditions(stage)  # before torch is loaded: what is wrong is said within a second
+            preconditions(
+                stage, restart=options.restart
+            )  # before torch is loaded: what is wrong is said within a second
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
             stage = with_batch(stage, world)
-            warnings = preconditions(stage)
+            warnings = preconditions(stage, restart=options.restart)
             if world.distributed and not is_worker():
                 sharded = world.shards(stage.settings.training)
                 code = run_workers(world, worker_command(options, number), sharded=sharded)
                 if code:
                     return code
             else:
-                run_stage(stage, world, warnings)
+                run_stage(stage, world, warnings, signals, restart=options.restart)
         verdict = failed_gate(stage.settings)
         if verdict and not is_worker():
             print(*verdict, sep="\n", file=sys.stderr)
@@ -81,14 +92,16 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
     return 0
 
 
-def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> None:
+def run_stage(
+    stage: SurveyedStage, world: World, warnings: Sequence[str], signals: StopSignals, *, restart: bool
+) -> None:
     """From settings to an adapter with its record. Whatever can be wrong with the input is found
     before the first file of the stage is written; the record comes last and means complete."""
     # torch, and all that needs it, is imported here and not above, so that planning stays fast.
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import Evaluator
     from lib.evaluation.stage_evaluation import evaluate_stage
-    from lib.model.adapter import attach_lora, round_adapter, save_adapter
+    from lib.model.adapter import attach_lora, load_trained, round_adapter, save_adapter
     from lib.model.base import choose_compute, load_tokenizer
     from lib.model.merge_probe import PROBE_ROWS, probe_merge
     from lib.model.stage_base import load_stage_base, obtain_stage_base
@@ -112,38 +125,50 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     validation = data.validation or own.encoded(chat)
 
-    processes = Processes(settings, world, compute.dtype, evaluates=bool(validation))
+    processes = Processes(settings, world, compute.dtype, evaluates=bool(validation), signals=signals)
     notices = [*warnings, *changes, *remarks, *machine_remarks(settings, world)]
     processes.say(stage.headline, world.line(settings.training), stage.batch_line, compute.line())
     processes.say(*settings.notices, *notices, *data.notices)
-    with processes.main_first("merging the earlier stages"):
-        base = obtain_stage_base(
-            settings.model, stage.chain.adapters, settings.merged_base_dir,
-            key=stage.chain.key, mode=settings.model.merge_mode,
-        )  # fmt: skip
-    model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
-    probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
-    base = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
-    targets = find_targets(model, settings.lora.target_modules)
-    form = choose_batch_form(model, data.train, packing=settings.data.packing)
+    with hold_stage(settings, processes):
+        with processes.main_first("merging the earlier stages"):
+            base = obtain_stage_base(
+                settings.model, stage.chain.adapters, settings.merged_base_dir,
+                key=stage.chain.key, mode=settings.model.merge_mode,
+            )  # fmt: skip
+        model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
+        probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
+        base = (
+            processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
+        )
+        targets = find_targets(model, settings.lora.target_modules)
+        form = choose_batch_form(model, data.train, packing=settings.data.packing)
 
-    with open_stage(stage, processes), track(stage, data, is_main=processes.is_main) as tracker:
-        model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
-        processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
-        evaluator = Evaluator(tokenizer, chat, settings, processes)
-        before = evaluator.before(model, own)
-        fitted = fit(
-            model, tokenizer, data, validation, settings, processes, form,
-            callbacks=[TrackingCallback(tracker)], generation=evaluator.while_training(own),
-        )  # fmt: skip
-        round_adapter(model, settings.lora)
-        processes.on_main(save_adapter, model, tokenizer, settings, base)
-        scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
-        record = make_record(stage, chat, data, base, census, fitted, scores, tracker.run_id, notices)
-        processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
-        processes.on_main(write_stage_report, stage, record, scores, data.mixture, chat)
-        processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))
-        processes.on_main(finish_stage, settings.stage_dir, record)
+        fingerprint = full_fingerprint(stage, data, compute, world)
+        progress = open_stage(stage, fingerprint, processes, restart=restart)
+        with track(stage, data, is_main=processes.is_main) as tracker:
+            model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
+            processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
+            processes.say(*progress.notices)
+            evaluator = Evaluator(tokenizer, chat, settings, processes)
+            before = evaluator.before(model, own)
+            if progress.fitted:
+                fitted = progress.fitted
+                load_trained(model, settings)
+            else:
+                fitted = fit(
+                    model, tokenizer, data, validation, settings, processes, form,
+                    callbacks=[TrackingCallback(tracker)], generation=evaluator.while_training(own),
+                    checkpoints=progress.checkpoints, go_on_from=progress.step,
+                )  # fmt: skip
+                round_adapter(model, settings.lora)
+                processes.on_main(save_adapter, model, tokenizer, settings, base)
+                processes.on_main(keep_trained, settings.stage_dir, fingerprint, fitted)
+            scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
+            record = make_record(stage, chat, data, base, census, fitted, scores, tracker.run_id, notices)
+            processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
+            processes.on_main(write_stage_report, stage, record, scores, data.mixture, chat)
+            processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))
+            processes.on_main(finish_stage, settings.stage_dir, record)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,15 @@ def _show_plan(
         processes=world.processes,
         earlier=replayed_stages(stage, upcoming),
     )
-    plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force, chat=chat)
+    plan = make_plan(
+        stage,
+        planned,
+        world,
+        runs_before=runs_before,
+        forced=options.force,
+        restart=options.restart,
+        chat=chat,
+    )
     if not options.json:
         print_plan(plan, console)
         _show_masks(stage, chat, planned, options.show_mask)

@@ -82,16 +82,14 @@ class Evaluator:
         yet, so these are the scores of the stage's base."""
         return self(model, rows) if self.options.before else NOTHING
 
-    def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int], dict[str, float]]:
-        """For the trainer: called at every evaluation with model and step, it answers with metrics and leaves
-        `gen_metrics_step{S}.json`. Only every SFT_GEN_EVAL_EVERY-th call generates.
+    def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int, int], dict[str, float]]:
+        """For the trainer: called at every evaluation with model, step and number of the evaluation, it
+        answers with metrics and leaves `gen_metrics_step{S}.json`. Only every SFT_GEN_EVAL_EVERY-th
+        generates.
         """
-        calls = 0
 
-        def evaluate(model: PreTrainedModel, step: int) -> dict[str, float]:
-            nonlocal calls
-            calls += 1
-            if not rows.examples or not self.options.every or calls % self.options.every:
+        def evaluate(model: PreTrainedModel, step: int, number: int) -> dict[str, float]:
+            if not rows.examples or not self.options.every or number % self.options.every:
                 return {}
             evaluation = self(model, rows)
             if self.processes is None or self.processes.is_main:

@@ -16,6 +16,7 @@ from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.obstacles import obstacles
 from lib.lineage.record import read_record
+from lib.lineage.resumption import begun_run, resumption_problems
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.quantization import few_quantized, quantizable_share
@@ -35,6 +36,8 @@ class StagePlan:
     state: str
     reasons: tuple[str, ...]
     will_run: bool
+    goes_on_from: str
+    """Where an interrupted run is taken up; empty: it begins at the first step."""
     output: str
     values: dict[str, str]
     origins: dict[str, str]
@@ -62,6 +65,7 @@ def make_plan(
     *,
     runs_before: tuple[int, ...],
     forced: bool,
+    restart: bool = False,
     chat: ChatFormat | None = None,
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
@@ -71,7 +75,8 @@ def make_plan(
     folder = base_folder(settings.model)
     architecture = read_architecture(folder) if folder else None
     load = workload(settings, ledger, world.processes) if ledger else None
-    problems, notices = obstacles(stage, runs_before=runs_before)
+    problems, notices = obstacles(stage, runs_before=runs_before, restart=restart)
+    begun = None if restart or resumption_problems(stage) else begun_run(stage)
     broken, changes = check_contract(stage, chat, runs_before=runs_before) if chat else ([], [])
     return StagePlan(
         stage=settings.stage,
@@ -79,6 +84,7 @@ def make_plan(
         state=stage.status.state,
         reasons=stage.status.reasons,
         will_run=forced or stage.status.state != "complete" or bool(runs_before),
+        goes_on_from=begun.where if begun else "",
         output=str(settings.stage_dir),
         values=dict(settings.values),
         origins=dict(settings.origins),
@@ -172,7 +178,8 @@ def _estimates(
     settings = stage.settings
     trainable = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     steps = planned_steps(load)
-    checkpoints = min(settings.training.save_total_limit, max(steps // settings.training.save_steps, 1))
+    # The best ones, the last, and the one that is being written.
+    checkpoints = min(settings.training.save_total_limit + 2, max(steps // settings.training.save_steps, 1))
     return {
         "memory": memory(_largest_pass(stage, architecture, ledger, world)),
         "disk": disk(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.files import sync, write_text
 from lib.model.base import StageBase
 from lib.model.quantization import few_quantized, is_quantized, weights_in
 from lib.model.targets import AdapterTargets, keeps_inputs_first
@@ -187,9 +188,21 @@ def save_adapter(
     temporary = folder / (ADAPTER_WEIGHTS + ".part")
     save_file(saved, temporary, metadata={"format": "pt"})
     temporary.chmod(0o644)  # safetensors writes for the owner alone
+    sync(temporary)
     os.replace(temporary, folder / ADAPTER_WEIGHTS)
     save_config(model, folder, base.path)
     tokenizer.save_pretrained(folder)
+
+
+def load_trained(model: PeftModel, settings: StageSettings) -> None:
+    """Give the new adapter of `model` the weights that `save_adapter` left in the stage's folder."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(settings.stage_dir / ADAPTER_WEIGHTS)
+    loaded = set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER)
+    missing = [name for name in loaded.missing_keys if ".lora_" in name]
+    assert not (missing or loaded.unexpected_keys), f"{ADAPTER_WEIGHTS} does not fit: {missing[:3]}"
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -208,4 +221,4 @@ def save_config(model: PeftModel, folder: Path, base: str) -> None:
         if isinstance(value, set | frozenset) or (value and key in {"target_modules", "target_parameters"}):
             config[key] = sorted(value)
     text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, default=str)
-    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / ADAPTER_CONFIG, text + "\n")

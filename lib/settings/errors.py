@@ -46,6 +46,18 @@ class InputError(Exception):
         return "\n".join(problem.render() for problem in self.problems)
 
 
+class RunError(Exception):
+    """The run cannot go on, and neither input nor code are to blame: a disk is full, say. Commands print the
+    message, which says what to do, and exit with 1, without a traceback."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        return self.problem.render()
+
+
 class Problems:
     """Collects problems, so that the user sees all of them and not only the first."""
 

@@ -10,16 +10,16 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
 
 from lib.data.order import TrainingOrder
 from lib.training.loss import LabelledLoss, TokenLosses
 from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
+from lib.training.resumable import ResumableTrainer
 
 GENERATED = ("gen_", "heldout_")
-Generation = Callable[[PreTrainedModel, int], dict[str, float]]
-"""Model and step to metrics; called by all processes together."""
+Generation = Callable[[PreTrainedModel, int, int], dict[str, float]]
+"""Model, step and which evaluation of the run it is (from 1) to metrics; called by all processes together."""
 
 
 def _train_in_fp32(model: PreTrainedModel) -> None:
@@ -29,7 +29,7 @@ def _train_in_fp32(model: PreTrainedModel) -> None:
             parameter.data = parameter.data.float()
 
 
-class StageTrainer(SFTTrainer):
+class StageTrainer(ResumableTrainer):
     # compute_loss divides by the labelled tokens of the whole batch, whatever forward the model has.
     loss_is_scaled_for_ga = True
 
@@ -111,7 +111,8 @@ class StageTrainer(SFTTrainer):
             output.metrics["eval_mean_token_accuracy"] = correct / labelled
         if self.generation:
             model = self.accelerator.unwrap_model(self.model)
-            output.metrics.update(self.generation(model, self.state.global_step))
+            earlier = sum("eval_loss" in entry for entry in self.state.log_history)
+            output.metrics.update(self.generation(model, self.state.global_step, earlier + 1))
         best = self.args.metric_for_best_model or ""
         if best in output.metrics:
             # transformers looks for the metric under the prefix of its own evaluation.

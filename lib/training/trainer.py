@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.settings import StageSettings
+from lib.training.checkpoints import Checkpoints
+from lib.training.peak_memory import peak_memory_bytes
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
-    from trl import SFTTrainer
 
     from lib.data.encoded import EncodedRow
     from lib.data.prepare import PreparedData
     from lib.training.batches import BatchForm
     from lib.training.processes import Processes
-    from lib.training.stage_trainer import Generation
+    from lib.training.stage_trainer import Generation, StageTrainer
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class FitResult:
     epochs: float
     tokens: int
     seconds: float
+    """Over all sessions of a run that was interrupted."""
     final_eval: dict[str, float]
     best_step: int | None
     kept_step: int
@@ -58,21 +58,22 @@ def fit(
     *,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None = None,
+    checkpoints: Checkpoints | None = None,
+    go_on_from: int | None = None,
 ) -> FitResult:
     """Train the adapter of `model` in place; afterwards it holds the best evaluated weights, if any
     evaluation took place, else the last ones.
 
-    `validation` are the rows of eval_loss; `generation` is called at every evaluation.
+    `validation` are the rows of eval_loss; `generation` is called at every evaluation; `go_on_from` is the
+    step of one of the `checkpoints`. Raises Interrupted when a signal has stopped it: a checkpoint is saved.
     """
     trainer = build_trainer(
-        model, tokenizer, data, validation, settings, processes, form, callbacks, generation
+        model, tokenizer, data, validation, settings, processes, form, callbacks, generation, checkpoints
     )
-    started = time.monotonic()
-    output = trainer.train()
-    seconds = time.monotonic() - started
-    state = trainer.state
+    trainer.go_on_from(go_on_from)
+    seconds, state = trainer.seconds, trainer.state
     return FitResult(
-        steps=output.global_step,
+        steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),
         tokens=_tokens_trained(state.log_history),
         seconds=seconds,
@@ -80,7 +81,7 @@ def fit(
         best_step=state.best_global_step,
         kept_step=_kept_step(trainer),
         best_metric=state.best_metric,
-        peak_memory_bytes=max(processes.gather([peak_memory_bytes()])),
+        peak_memory_bytes=max(trainer.session.peak_memory_bytes, *processes.gather([peak_memory_bytes()])),
         history=state.log_history,
     )
 
@@ -95,7 +96,8 @@ def build_trainer(
     form: BatchForm,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
-) -> SFTTrainer:
+    checkpoints: Checkpoints | None = None,
+) -> StageTrainer:
     """The trainer on rows that are tokenised and masked already, gone through in this order; TRL prepares
     nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
@@ -117,15 +119,19 @@ def build_trainer(
         data_collator=form.collator(tokenizer),
         order=data.order,
         generation=generation,
+        checkpoints=checkpoints or Checkpoints(settings.stage_dir, {}),
+        limit=settings.training.save_total_limit,
+        signals=processes.signals,
         processing_class=tokenizer,
-        callbacks=[ProgressCallback(), *noise, *callbacks, *stopping],
+        callbacks=[*noise, *callbacks, *stopping],
     )
+    trainer.add_callback(ProgressCallback(lambda: trainer.session.seconds))
     trainer.remove_callback(PrinterCallback)
     processes.say(*trainer.labelled_loss.notices)
     return trainer
 
 
-def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
+def _final_eval(trainer: StageTrainer) -> dict[str, float]:
     """Validation metrics of the weights that are kept; evaluated once more only if they never were."""
     kept = _kept_step(trainer)
     entries = [e for e in trainer.state.log_history if "eval_loss" in e and e["step"] == kept]
@@ -133,7 +139,7 @@ def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
-def _kept_step(trainer: SFTTrainer) -> int:
+def _kept_step(trainer: StageTrainer) -> int:
     state = trainer.state
     best = state.best_global_step if trainer.args.load_best_model_at_end else None
     return int(best or state.global_step)
@@ -141,12 +147,3 @@ def _kept_step(trainer: SFTTrainer) -> int:
 
 def _tokens_trained(history: Sequence[dict[str, float]]) -> int:
     return int(max((entry.get("num_tokens", 0) for entry in history), default=0))
-
-
-def peak_memory_bytes() -> int:
-    """Highest memory of this process so far: the GPU's when there is one, else resident memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
