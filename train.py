@@ -72,9 +72,8 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
         else:
-            preconditions(
-                stage, restart=options.restart
-            )  # before torch is loaded: what is wrong is said within a second
+            # Before torch is loaded: what is wrong is said within a second.
+            preconditions(stage, restart=options.restart)
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
             stage = with_batch(stage, world)
             warnings = preconditions(stage, restart=options.restart)
@@ -137,9 +136,8 @@ def run_stage(
             )  # fmt: skip
         model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
         probe = [row.input_ids for row in data.train[:PROBE_ROWS]]
-        base = (
-            processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe) or base
-        )
+        probed = processes.on_main(probe_merge, base, settings.model, stage.chain.adapters, model, probe)
+        base = probed or base
         targets = find_targets(model, settings.lora.target_modules)
         form = choose_batch_form(model, data.train, packing=settings.data.packing)
 

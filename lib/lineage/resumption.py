@@ -38,9 +38,7 @@ class Begun:
 
     @property
     def where(self) -> str:
-        return (
-            f"after step {self.step}, trained and not evaluated" if self.trained else f"at step {self.step}"
-        )
+        return f"at step {self.step}" + (", trained and not evaluated" if self.trained else "")
 
 
 @dataclass(frozen=True)

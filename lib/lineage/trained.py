@@ -1,4 +1,5 @@
-"""`trained.json`: training is done, the evaluation is not. Written after the adapter, gone with the record."""
+"""`trained.json`: training is done, the evaluation is not. Written after the adapter, deleted after the
+record."""
 
 from __future__ import annotations
 

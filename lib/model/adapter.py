@@ -201,8 +201,8 @@ def load_trained(model: PeftModel, settings: StageSettings) -> None:
 
     tensors = load_file(settings.stage_dir / ADAPTER_WEIGHTS)
     loaded = set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER)
-    missing = [name for name in loaded.missing_keys if ".lora_" in name]
-    assert not (missing or loaded.unexpected_keys), f"{ADAPTER_WEIGHTS} does not fit: {missing[:3]}"
+    wrong = [name for name in loaded.missing_keys if ".lora_" in name] + loaded.unexpected_keys
+    assert not wrong, f"{ADAPTER_WEIGHTS} does not fit: {wrong[:3]}"
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

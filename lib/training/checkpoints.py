@@ -101,7 +101,7 @@ class Checkpoints:
                     where=str(self.at(step)),
                     value=str(damage),
                     expected="the best weights as they were saved",
-                    remedy="run the same command again: it goes on from the newest whole checkpoint before it",
+                    remedy="run the same command again: it goes on from the newest whole one before it",
                 )
             ) from damage
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+# prctl's number for the signal that a process gets when its parent has died.
+PARENT_DEATH_SIGNAL = 1
 
 
 class Interrupted(KeyboardInterrupt):
@@ -39,6 +44,9 @@ class StopSignals:
         for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, signals._handle)
+        if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+            # A worker lives in a session of its own: it would train on when its launcher is gone.
+            ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
         return signals
 
     def _handle(self, number: int, _: FrameType | None) -> None:

@@ -118,10 +118,9 @@ class Trained:
         for stop in stops:
             try:
                 self.session(stop)
-            except Interrupted as interrupt:
-                assert interrupt.exit_code == 143
-            else:
-                raise AssertionError(f"not stopped at step {stop.step} ({stop.when})")
+            except Interrupted:
+                continue
+            raise AssertionError(f"not stopped at step {stop.step} ({stop.when})")
         return self.session()
 
 

@@ -1,4 +1,4 @@
-"""Training that is stopped and taken up again is the training that was not stopped: same weights, same log."""
+"""Training that is stopped and taken up again is the training that was not: same weights, same log."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,8 +59,27 @@ def without_time(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param(n, marks=[pytest.mark.slow] * (n not in {3, 7, 14})) for n in range(1, STEPS + 1)]
+    ("step", "when"),
+    [(3, "within"), (4, "evaluation"), (8, "evaluated"), (14, "step")],
 )
-@pytest.mark.parametrize("when", ["step"])
-def test_stopped_at_a_step(step: int, when: str, make_trained: Callable[..., Trained], whole: Ended) -> None:
+def test_stopped_once(step: int, when: str, make_trained: Callable[..., Trained], whole: Ended) -> None:
     same(make_trained().until_done(SignalAt(step, when)), whole)
+
+
+def test_stopped_again_and_again(make_trained: Callable[..., Trained], whole: Ended) -> None:
+    stops = [(4, "step"), (5, "within"), (8, "evaluation"), (14, "evaluation")]
+    same(make_trained().until_done(*(SignalAt(*stop) for stop in stops)), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["within", "step", "save"])
+def test_stopped_at_every_step(when: str, make_trained: Callable[..., Trained], whole: Ended) -> None:
+    steps = (4, 8, 12) if when == "save" else range(1, STEPS + 1)
+    for step in steps:
+        same(make_trained().until_done(SignalAt(step, when)), whole)
+
+
+@pytest.mark.slow
+def test_stopped_after_every_single_step(make_trained: Callable[..., Trained], whole: Ended) -> None:
+    trained = make_trained()
+    same(trained.until_done(*(SignalAt(step, "step") for step in range(1, STEPS + 1))), whole)
