@@ -106,7 +106,7 @@ def is_held(path: Path) -> bool:
     """Whether a living process has `path` by `held_file`. False where the file system knows no locks."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         _lock(descriptor, fcntl.LOCK_SH)

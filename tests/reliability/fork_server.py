@@ -18,9 +18,10 @@ import train  # noqa: E402
 
 HEAVY = (
     "torch", "datasets", "peft", "trl", "mlflow", "sqlalchemy", "alembic", "rich.progress",
-    "mlflow.store.tracking.sqlalchemy_store", "lib.model.merge", "lib.model.stage_base", "lib.model.merge_probe",
-    "lib.training.trainer", "lib.training.stage_trainer", "lib.training.batches", "lib.evaluation.heldout",
-    "lib.report.stage_report", "lib.tracking.tracker", "lib.tracking.callback", "transformers.models.qwen3_moe",
+    "mlflow.store.tracking.sqlalchemy_store", "lib.model.merge", "lib.model.stage_base",
+    "lib.model.merge_probe", "lib.training.trainer", "lib.training.stage_trainer", "lib.training.batches",
+    "lib.evaluation.heldout", "lib.report.stage_report", "lib.tracking.tracker", "lib.tracking.callback",
+    "transformers.models.qwen3_moe",
 )  # fmt: skip
 
 

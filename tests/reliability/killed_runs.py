@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,8 @@ class ForkServer:
         """Exit code of a run that gets SIGKILL after so many seconds, if it lives so long."""
         child = self.start(cwd, *arguments)
         time.sleep(after)
-        try:
+        with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         return self.wait()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from lib.data.packing import rows_alone
 from lib.model.adapter import attach_lora
 from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
 from lib.model.targets import find_targets
-from lib.settings import StageSettings
+from lib.settings import StageSettings, load_stage
 from lib.training.batches import choose_batch_form
 from lib.training.checkpoints import Checkpoints
 from lib.training.launch import World
@@ -27,6 +27,11 @@ from lib.training.trainer import FitResult, fit
 
 LABELLED = (1, 9, 2, 1, 7, 3, 1, 8, 4, 2, 5, 1, 6)
 """Labelled tokens of the rows: 13 of them in batches of one, two a step, are 7 steps an epoch."""
+KEYS = {
+    "SFT_EPOCHS": 2, "SFT_PER_DEVICE_TRAIN_BS": 1, "SFT_GRAD_ACCUM": 2, "SFT_LORA_DROPOUT": 0.2,
+    "SFT_LR": "2e-2", "SFT_LOGGING_STEPS": 3, "SFT_EVAL_STEPS": 4, "SFT_SAVE_STEPS": 4, "SFT_LORA_R": 4,
+    "SFT_PER_DEVICE_EVAL_BS": 1, "SFT_NEFTUNE_NOISE_ALPHA": 1,
+}  # fmt: skip
 OF_TIME = ("runtime", "per_second")
 
 
@@ -132,4 +137,11 @@ def weights_of(model: Any) -> str:
     return digest.hexdigest()
 
 
-MakeTrained = Callable[..., Trained]
+def begun(base: Path, folder: Path, **keys: Any) -> Trained:
+    """A stage of the `base` in `folder`, of which nothing has run."""
+    values = {
+        "SFT_BASE_MODEL": base, "SFT_OUT_LORA_DIR": folder / "lora", "SFT_DATASET_ID": "owner/set",
+        **KEYS, **keys,
+    }  # fmt: skip
+    (folder / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in values.items()))
+    return Trained(base, load_stage(folder, 1, environ={}))

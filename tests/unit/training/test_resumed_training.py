@@ -1,39 +1,12 @@
 """Training that is stopped and taken up again is the training that was not: same weights, same log."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from interrupted_runs import Ended, SignalAt, Trained
 
-from lib.settings import StageSettings
-
-KEYS = {
-    "SFT_EPOCHS": 2, "SFT_PER_DEVICE_TRAIN_BS": 1, "SFT_GRAD_ACCUM": 2, "SFT_LORA_DROPOUT": 0.2,
-    "SFT_LR": "2e-2", "SFT_LOGGING_STEPS": 3, "SFT_EVAL_STEPS": 4, "SFT_SAVE_STEPS": 4, "SFT_LORA_R": 4,
-    "SFT_PER_DEVICE_EVAL_BS": 1, "SFT_NEFTUNE_NOISE_ALPHA": 1,
-}  # fmt: skip
 STEPS = 14
-
-
-@pytest.fixture(scope="module")
-def make_trained(
-    tiny_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Trained]:
-    from lib.settings import load_stage
-
-    def make(**keys: Any) -> Trained:
-        folder, base = tmp_path_factory.mktemp("run"), tiny_model("qwen3_moe")
-        values = {
-            "SFT_BASE_MODEL": base, "SFT_OUT_LORA_DIR": folder / "lora", "SFT_DATASET_ID": "owner/set",
-            **KEYS, **keys,
-        }  # fmt: skip
-        (folder / "stage1.env").write_text("".join(f"{k}='{v}'\n" for k, v in values.items()))
-        settings: StageSettings = load_stage(folder, 1, environ={})
-        return Trained(base, settings)
-
-    return make
 
 
 @pytest.fixture(scope="module")
