@@ -34,7 +34,7 @@ from lib.lineage.stage_lock import hold_stage
 from lib.lineage.trained import keep_trained
 from lib.settings import InputError, RunError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
-from lib.training.signals import StopSignals, code_of, said_of
+from lib.training.signals import StopSignals, code_of, say_end
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print(said_of(interrupt), file=sys.stderr)
+        say_end(interrupt)
         return code_of(interrupt)
 
 

@@ -114,7 +114,7 @@ class ResumableTrainer(SFTTrainer):
     def _stop(self) -> None:
         step = self.state.global_step
         said = f"interrupted: checkpoint saved at step {step}, the same command goes on from there"
-        raise Interrupted(self._stopped_by, said)
+        raise Interrupted(self._stopped_by, said if self.args.should_save else "")
 
     def _evaluate(self, *call: Any, **options: Any) -> dict[str, float]:
         """An evaluation may take long: a signal that has come leaves it to the next session. One that comes

@@ -17,7 +17,7 @@ PARENT_DEATH_SIGNAL = 1
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ends the run; `said` is where it stands."""
+    """A signal ends the run; `said` is where it stands, and empty where another process says it."""
 
     def __init__(self, number: int, said: str = "interrupted") -> None:
         super().__init__(number, said)
@@ -77,9 +77,11 @@ class StopSignals:
             self._can_wait = before
 
 
-def said_of(interrupt: KeyboardInterrupt) -> str:
-    """What the person who ended a command is told."""
-    return interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
+def say_end(interrupt: KeyboardInterrupt) -> None:
+    """Tell the person who ended the command."""
+    said = interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
+    if said:
+        print(said, file=sys.stderr, flush=True)
 
 
 def code_of(interrupt: KeyboardInterrupt) -> int:

@@ -37,7 +37,7 @@ class StageTrainer(ResumableTrainer):
         self, *args: Any, order: TrainingOrder, generation: Generation | None = None, **options: Any
     ) -> None:
         super().__init__(*args, **options)
-        self.order = order
+        self.rows = OrderSampler(order)
         self.generation = generation
         _train_in_fp32(self.model)
         self.model_accepts_loss_kwargs = True
@@ -87,7 +87,13 @@ class StageTrainer(ResumableTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         """The planned order; accelerate only shares it out among the processes."""
-        return OrderSampler(self.order)
+        return self.rows
+
+    def _run_epoch(self, **call: Any) -> None:
+        """accelerate does not reach the sampler when a loader skips batches and several processes share it:
+        a run taken up in its second epoch would go through the rows of the first."""
+        self.rows.set_epoch(call["epoch"])
+        super()._run_epoch(**call)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.
