@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.evaluation.decoding import end_tokens
 from lib.evaluation.evaluation_set import EvaluationSet
 from lib.evaluation.generation import GenerationLimits, generate_answers, token_loss
+from lib.evaluation.kept import kept_evaluation
 from lib.evaluation.scores import sample_table, score
 from lib.files import write_json
 
@@ -48,7 +49,12 @@ class Evaluator:
         chat: ChatFormat,
         settings: StageSettings,
         processes: Processes | None = None,
+        *,
+        run: Mapping[str, str] | None = None,
     ) -> None:
+        """`run` is what decides the weights that are evaluated before and after training: with it, finished
+        evaluations of an unfinished stage are kept."""
+        self.run = run
         self.tokenizer = tokenizer
         self.chat = chat
         self.options = settings.evaluation
@@ -80,7 +86,16 @@ class Evaluator:
     def before(self, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
         """The same before training, where SFT_GEN_EVAL_BEFORE asks for it: a new adapter changes nothing
         yet, so these are the scores of the stage's base."""
-        return self(model, rows) if self.options.before else NOTHING
+        return self.once("before", model, rows) if self.options.before else NOTHING
+
+    def once(self, when: str, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
+        """The same, and not again when this run is taken up later."""
+        if self.run is None:
+            return self(model, rows)
+        budgets = [self.options.token_budget, self.options.time_budget]
+        key = [when, dict(self.run), asdict(rows), budgets]
+        main = self.processes is None or self.processes.is_main
+        return kept_evaluation(self.folder, key, lambda: self(model, rows), writes=main)
 
     def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int, int], dict[str, float]]:
         """For the trainer: called at every evaluation with model, step and number of the evaluation, it
