@@ -13,10 +13,10 @@ from tiny_model import make_model
 from train_command import ROOT
 
 SEED = 20261125
-# The embedded curriculum, with its own base and data, in a tenth of its time.
+# The embedded curriculum, with its own base and data, in a fraction of its time.
 SHORTENED = {
-    "SFT_MAX_STEPS": 12, "SFT_PER_DEVICE_TRAIN_BS": 2, "SFT_GRAD_ACCUM": 2, "SFT_SAVE_STEPS": 4,
-    "SFT_EVAL_STEPS": 4, "SFT_LOGGING_STEPS": 3, "SFT_GEN_EVAL_SAMPLES": 6, "SFT_GEN_EVAL_MAX_NEW_TOKENS": 16,
+    "SFT_MAX_STEPS": 8, "SFT_PER_DEVICE_TRAIN_BS": 2, "SFT_GRAD_ACCUM": 2, "SFT_SAVE_STEPS": 3,
+    "SFT_EVAL_STEPS": 3, "SFT_LOGGING_STEPS": 2, "SFT_GEN_EVAL_SAMPLES": 3, "SFT_GEN_EVAL_MAX_NEW_TOKENS": 8,
 }  # fmt: skip
 
 
@@ -48,10 +48,13 @@ def left_alone_or_killed(
     assert not [name for name in names if name.endswith(strays)]
 
 
-def test_eight_kills(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("kills", [8, pytest.param(60, marks=pytest.mark.slow)])
+def test_kills_of_a_tiny_curriculum(
+    kills: int, server: ForkServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     base = make_model(tmp_path_factory.mktemp("base") / "tiny-moe", texts())
     folder = tmp_path_factory.mktemp("kills")
-    left_alone_or_killed(server, lambda place: make_curriculum(place, base), folder, kills=8, share=0.4)
+    left_alone_or_killed(server, lambda place: make_curriculum(place, base), folder, kills=kills, share=0.4)
 
 
 def embedded(place: Path) -> Curriculum:
