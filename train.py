@@ -29,6 +29,7 @@ from lib.lineage.resumption import full_fingerprint
 from lib.lineage.stage_batch import with_batch
 from lib.lineage.stage_lock import hold_stage
 from lib.settings import InputError, RunError
+from lib.training.full_disk import full_disk_explained
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.signals import StopSignals, code_of, say_end
 
@@ -110,7 +111,7 @@ def run_stage(
     notices = [*warnings, *rows.notices, *machine_remarks(settings, world)]
     announce(stage, rows, processes, notices)
 
-    with hold_stage(settings, processes):
+    with hold_stage(settings, processes), full_disk_explained(settings.stage_dir):
         model, base = load_model(stage, rows, processes)
         targets = find_targets(model, settings.lora.target_modules)
         form = choose_batch_form(model, rows.data.train, packing=settings.data.packing)

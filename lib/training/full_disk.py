@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib.files import FULL_DISK
-from lib.settings.errors import Problem, RunError
+from lib.settings.errors import InputError, Problem, RunError
 
 # torch and safetensors tell the cause in words only.
 IN_WORDS = ("PytorchStreamWriter failed", "unexpected pos", *map(os.strerror, FULL_DISK))
@@ -21,6 +21,8 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     is left as it is."""
     try:
         yield
+    except (InputError, RunError):  # explained already
+        raise
     except Exception as error:
         if not _is_full(error):
             raise

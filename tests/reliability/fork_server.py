@@ -1,11 +1,13 @@
 """Runs `train.py` in forked children that find the heavy libraries imported: starting one takes no time.
 
-Reads a line of JSON for each run, {"arguments": [...], "cwd": "...", "log": "..."}; answers with the child's
-process id and, when it has ended, with its exit code (negative: the signal that killed it).
+Reads a line of JSON for each run, {"arguments": [...], "cwd": "...", "log": "...", "largest_file": 0};
+answers with the child's process id and, when it has ended, with its exit code (negative: the signal that
+killed it).
 """
 
 import json
 import os
+import resource
 import sys
 import threading
 from pathlib import Path
@@ -32,6 +34,8 @@ def run(order: dict[str, Any]) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.chdir(order["cwd"])
+    if order["largest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], resource.RLIM_INFINITY))
     sys.argv = [str(ROOT / "train.py"), *order["arguments"]]
     code = 1
     try:

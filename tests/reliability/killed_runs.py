@@ -29,9 +29,15 @@ class ForkServer:
 
     process: "subprocess.Popen[str]"
 
-    def start(self, cwd: Path, *arguments: object) -> int:
-        """Process id of a new run; its output is appended to `said.txt` in `cwd`."""
-        order = {"arguments": [str(a) for a in arguments], "cwd": str(cwd), "log": str(cwd / "said.txt")}
+    def start(self, cwd: Path, *arguments: object, largest_file: int = 0) -> int:
+        """Process id of a new run, which may write files of at most so many bytes; its output is appended to
+        `said.txt` in `cwd`."""
+        order = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "log": str(cwd / "said.txt"),
+            "largest_file": largest_file,
+        }
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
@@ -45,8 +51,8 @@ class ForkServer:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def run(self, cwd: Path, *arguments: object) -> int:
-        self.start(cwd, *arguments)
+    def run(self, cwd: Path, *arguments: object, largest_file: int = 0) -> int:
+        self.start(cwd, *arguments, largest_file=largest_file)
         return self.wait()
 
     def killed(self, cwd: Path, *arguments: object, after: float) -> int:

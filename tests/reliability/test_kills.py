@@ -3,11 +3,11 @@ byte for byte those of a curriculum that nobody disturbed, and so are the record
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killed_runs import ForkServer, adapters, fork_server, kill_until, record
+from killed_runs import ForkServer, adapters, kill_until, record
 from tiny_curriculum import STAGES, Curriculum, make_curriculum, texts
 from tiny_model import make_model
 from train_command import ROOT
@@ -18,12 +18,6 @@ SHORTENED = {
     "SFT_MAX_STEPS": 8, "SFT_PER_DEVICE_TRAIN_BS": 2, "SFT_GRAD_ACCUM": 2, "SFT_SAVE_STEPS": 3,
     "SFT_EVAL_STEPS": 3, "SFT_LOGGING_STEPS": 2, "SFT_GEN_EVAL_SAMPLES": 3, "SFT_GEN_EVAL_MAX_NEW_TOKENS": 8,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with fork_server() as started:
-        yield started
 
 
 def left_alone_or_killed(
@@ -42,10 +36,7 @@ def left_alone_or_killed(
         left, right = whole.stage_dir(stage), killed.stage_dir(stage)
         assert adapters([left]) == adapters([right]), stage
         assert record(left) == record(right), stage
-    strays = (".part", ".old", ".removed", "trained.json", "running.json")
-    names = killed.left_behind()
-    assert not [name for name in names if "/evaluated-" in name]
-    assert not [name for name in names if name.endswith(strays)]
+    assert [line.split()[2] for line in killed.status()] == ["complete"] * len(STAGES)
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(60, marks=pytest.mark.slow)])

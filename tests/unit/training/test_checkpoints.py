@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lib.settings import RunError
 from lib.training.checkpoints import Checkpoints, latest_outline, superfluous
+from lib.training.full_disk import full_disk_explained
 from lib.training.manifest import verified
 
 ALONE: Any = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
@@ -60,7 +61,7 @@ def test_rotation_never_removes_the_best_or_the_last(
 
 
 def save(checkpoints: Checkpoints, step: int, text: str) -> None:
-    with checkpoints.writing(step, ALONE) as folder:
+    with full_disk_explained(checkpoints.folder), checkpoints.writing(step, ALONE) as folder:
         (folder / "weights").write_text(text)
         (folder / "inner").mkdir()
         (folder / "inner" / "shard").write_text(text * 2)
