@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lib.evaluation.decoding import end_tokens
 from lib.evaluation.evaluation_set import EvaluationSet
 from lib.evaluation.generation import GenerationLimits, generate_answers, token_loss
-from lib.evaluation.kept import kept_evaluation
+from lib.evaluation.kept import kept_result
 from lib.evaluation.scores import sample_table, score
 from lib.files import write_json
 
@@ -95,7 +95,9 @@ class Evaluator:
         budgets = [self.options.token_budget, self.options.time_budget]
         key = [when, dict(self.run), asdict(rows), budgets]
         main = self.processes is None or self.processes.is_main
-        return kept_evaluation(self.folder, key, lambda: self(model, rows), writes=main)
+        found = kept_result(self.folder, key, lambda: asdict(self(model, rows)), writes=main)
+        found["intervals"] = {name: (low, high) for name, (low, high) in found["intervals"].items()}
+        return Evaluation(**found)
 
     def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int, int], dict[str, float]]:
         """For the trainer: called at every evaluation with model, step and number of the evaluation, it

@@ -6,21 +6,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.files import write_json
-
-if TYPE_CHECKING:
-    from lib.evaluation.heldout import Evaluation
 
 PREFIX = "evaluated-"
 
 
-def kept_evaluation(
-    folder: Path, key: Any, evaluate: Callable[[], Evaluation], *, writes: bool
-) -> Evaluation:
+def kept_result(
+    folder: Path, key: Any, evaluate: Callable[[], dict[str, Any]], *, writes: bool
+) -> dict[str, Any]:
     """What `evaluate` gave for the same `key` (plain data: everything that decides it), then or now. Only one
     process `writes`, but all look: they evaluate together."""
     text = json.dumps(key, sort_keys=True, default=str)
@@ -29,21 +25,18 @@ def kept_evaluation(
     if found is None:
         found = evaluate()
         if writes:
-            write_json(path, asdict(found))
+            write_json(path, found)
     return found
 
 
-def forget_evaluations(folder: Path) -> None:
+def forget_results(folder: Path) -> None:
     for path in folder.glob(f"{PREFIX}*.json"):
         path.unlink()
 
 
-def _read(path: Path) -> Evaluation | None:
-    from lib.evaluation.heldout import Evaluation
-
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["intervals"] = {name: (low, high) for name, (low, high) in content["intervals"].items()}
-        return Evaluation(**content)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None

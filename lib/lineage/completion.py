@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.data.chat_contract import chat_contract
 from lib.evaluation.evaluation_set import EVALUATION_SET
-from lib.evaluation.kept import forget_evaluations
+from lib.evaluation.kept import forget_results
 from lib.files import sync, write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
@@ -60,7 +60,7 @@ def _begin(folder: Path, checkpoints: Checkpoints) -> None:
     checkpoints.remove_all()
     for name in (TRAINED, RECORD, TRACKING):
         (folder / name).unlink(missing_ok=True)
-    forget_evaluations(folder)
+    forget_results(folder)
     if (folder / TENSORBOARD).is_dir():
         shutil.rmtree(folder / TENSORBOARD)  # a second run's curves would be drawn over the first's
     for left in (*folder.glob("gen_metrics_step*.json"), folder / EVALUATION_SET, folder / REPORT):
@@ -146,7 +146,7 @@ def finish_stage(stage_dir: Path, record: StageRecord) -> None:
         sync(stage_dir / name)
     write_record(stage_dir, record)
     (stage_dir / TRAINED).unlink(missing_ok=True)
-    forget_evaluations(stage_dir)
+    forget_results(stage_dir)
     for line in summary(record, stage_dir):
         print(line, flush=True)
 
