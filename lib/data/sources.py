@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.data.data_files import EXTENSIONS, Row, files_of_split, fingerprint, read_file
+from lib.data.broken_rows import Row
+from lib.data.data_files import EXTENSIONS, files_of_split, fingerprint, read_file
 from lib.data.hub import is_hub_id, load_from_hub, read_cached
 from lib.data.split_parts import PART_FORM, parse_split
 from lib.settings.errors import InputError, Problem

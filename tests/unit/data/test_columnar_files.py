@@ -63,7 +63,7 @@ def test_a_file_of_more_rows_than_bytes_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(columnar_files, "SMALLEST_LIMIT_ROWS", 1000)
     table = pyarrow.table({"text": pyarrow.nulls(1_000_000, pyarrow.string())})
     pyarrow.parquet.write_table(table, tmp_path / "many.parquet")
-    with pytest.raises(InputError, match="more than .* rows for its size"):
+    with pytest.raises(InputError, match=r"more than .* rows for its size"):
         read_file(tmp_path / "many.parquet")
 
 
