@@ -15,6 +15,7 @@ from lib.data.chat_template import TEMPLATE_ERRORS, bundled_templates, compile_t
 from lib.data.encoded import EncodedRow
 from lib.data.masks import EncodingRules, RenderedRow, mask_row
 from lib.data.rows import Example, Message
+from lib.data.template_bounds import many_bounded
 from lib.data.tokenizer_files import read_tokenizer_files
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
@@ -119,12 +120,10 @@ class ChatFormat:
         rows: list[EncodedRow] = []
         problems: list[Problem] = []
         for batch in _batches(examples):
-            rendered: list[RenderedRow | None] = []
-            for example in batch:
-                row = self._render_or_problem(example, rules)
-                rendered.append(row if isinstance(row, RenderedRow) else None)
-                if isinstance(row, Problem):
-                    problems.append(row)
+            with many_bounded():
+                found = [self._render_or_problem(example, rules) for example in batch]
+            rendered = [row if isinstance(row, RenderedRow) else None for row in found]
+            problems += [row for row in found if isinstance(row, Problem)]
             encodings = iter(self._encode_texts([row.text for row in rendered if row is not None]))
             for example, rendered_row in zip(batch, rendered, strict=True):
                 if rendered_row is None:
