@@ -23,6 +23,7 @@ from lib.lineage.finished import other_than_trained, untouched_record
 from lib.lineage.record import StageRecord, read_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import obtain_base_folder
+from lib.model.foreign_code import has_pickled_adapter, pickled_adapter
 from lib.model.merge import find_merged
 from lib.settings import InputError, ModelSettings, StageSettings, list_stages
 from lib.settings.schema.data import MARKERS
@@ -163,6 +164,8 @@ def _no_model(folder: Path, expected: str) -> InputError:
 
 
 def _adapter_source(folder: Path, base: str) -> ModelSource:
+    if has_pickled_adapter(folder):
+        raise InputError([pickled_adapter(folder, "--model")])
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise _no_model(folder, f"an adapter with {ADAPTER_WEIGHTS} beside its {ADAPTER_CONFIG}")
     record = read_record(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from lib.lineage.ancestry import running_elsewhere
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.packages import package_problems
+from lib.model.foreign_code import has_pickled_adapter, pickled_adapter, pickled_model, pickled_weights
 from lib.settings import InputError, Problem, StageSettings
 
 
@@ -39,6 +40,7 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     ]
     problems = [
         *_base_problems(settings),
+        *_pickled_problems(settings, missing),
         *package_problems(settings),
         *unwritable_problems(settings),
         *_running_problems(settings),
@@ -146,10 +148,13 @@ def _running_problems(settings: StageSettings) -> list[Problem]:
 
 
 def _base_problems(settings: StageSettings) -> list[Problem]:
-    """A problem when the base is named by a path, not by a Hub id, and there is no such folder."""
+    """A problem when the base is named by a path, not by a Hub id, and there is no such folder, or one with
+    pickled weights alone."""
     name = settings.model.base_model
-    is_path = name.startswith((".", "/")) or name.count("/") > 1
-    if not is_path or Path(name).is_dir():
+    if Path(name).is_dir():
+        pickles = pickled_weights(Path(name))
+        return [pickled_model(settings.origins["SFT_BASE_MODEL"], name, pickles)] if pickles else []
+    if not (name.startswith((".", "/")) or name.count("/") > 1):
         return []
     return [
         Problem(
@@ -160,6 +165,12 @@ def _base_problems(settings: StageSettings) -> list[Problem]:
             remedy="correct the path (a relative one starts at the working directory), or give a Hub id",
         )
     ]
+
+
+def _pickled_problems(settings: StageSettings, missing: Sequence[int]) -> list[Problem]:
+    """Earlier stages that are there, but as pickles: nobody means to train without them."""
+    folders = [Path(f"{settings.output}_stage{number}") for number in missing]
+    return [pickled_adapter(folder, "SFT_OUT_LORA_DIR") for folder in folders if has_pickled_adapter(folder)]
 
 
 def unwritable_problems(settings: StageSettings) -> list[Problem]:

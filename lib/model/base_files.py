@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lib.model.foreign_code import asks_for_code, own_code, pickled_model, pickled_weights
 from lib.settings import InputError, ModelSettings
 
 CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
@@ -122,6 +123,11 @@ def _files(folder: Path) -> list[Path]:
 
 def base_error(path: str, error: Exception) -> InputError:
     """The user's view of what transformers raises when a model or tokenizer cannot be loaded."""
+    if asks_for_code(error):
+        return own_code(path)
+    pickles = pickled_weights(Path(path)) if Path(path).is_dir() else []
+    if pickles:
+        return InputError([pickled_model("base model", path, pickles)])
     first_line = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )

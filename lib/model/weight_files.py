@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.model.foreign_code import pickled_model, pickled_weights
 from lib.settings import InputError
 
 SINGLE_FILE = "model.safetensors"
@@ -73,6 +74,9 @@ def weight_shards(folder: Path) -> tuple[Path, ...]:
     """
     if (folder / SINGLE_FILE).is_file():
         return (folder / SINGLE_FILE,)
+    pickles = pickled_weights(folder)
+    if pickles:
+        raise InputError([pickled_model("base model", str(folder), pickles)])
     try:
         names = sorted(set(_indexed_names(folder).values()))
     except (OSError, ValueError) as error:
