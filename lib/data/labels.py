@@ -1,8 +1,9 @@
 """The labels of a row, by which rules multiply it and reports group it."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from lib.files import parse_json
 
 _ROW_FIELDS = ("subcategory", "task", "type", "pack")
 _METADATA_FIELDS = ("subcategory", "task", "type", "pack", "format", "schema", "complexity")
@@ -36,7 +37,7 @@ def _labels(fields: Mapping[str, Any], names: Iterable[str]) -> Iterator[Label]:
 def _metadata(content: Any) -> Mapping[str, Any]:
     if isinstance(content, str):
         try:
-            content = json.loads(content)
+            content = parse_json(content)
         except ValueError:
             return {}
     return content if isinstance(content, Mapping) else {}

@@ -1,6 +1,5 @@
 """A tokenizer folder, read without transformers: tokenizer.json, special tokens and chat template."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from lib.files import read_json
 from lib.settings.errors import InputError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -90,7 +90,7 @@ def _json_object(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise _broken(path, str(error)) from error
     if not isinstance(content, dict):

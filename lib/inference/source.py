@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Literal
 
 from lib.data.chat_template import compile_template, find_template
 from lib.evaluation.evaluation_set import read_evaluation_set
+from lib.files import read_json
 from lib.lineage.ancestry import merged_base_key
 from lib.lineage.curriculum import survey, survey_one, with_base
 from lib.lineage.fingerprint import (
@@ -201,7 +201,7 @@ def _named_base(folder: Path) -> ModelSource:
 
 def _adapter_config(folder: Path) -> Mapping[str, object]:
     try:
-        content = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        content = read_json(folder / ADAPTER_CONFIG)
     except (OSError, ValueError) as error:
         raise _no_model(folder, f"a readable {ADAPTER_CONFIG} ({error})") from error
     return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lib.files import links_inside
 from lib.lineage.ancestry import running_elsewhere
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.packages import package_problems
@@ -43,6 +44,7 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
         *_pickled_problems(settings, missing),
         *package_problems(settings),
         *unwritable_problems(settings),
+        *link_problems(settings),
         *_running_problems(settings),
     ]
     if settings.strict:
@@ -171,6 +173,25 @@ def _pickled_problems(settings: StageSettings, missing: Sequence[int]) -> list[P
     """Earlier stages that are there, but as pickles: nobody means to train without them."""
     folders = [Path(f"{settings.output}_stage{number}") for number in missing]
     return [pickled_adapter(folder, "SFT_OUT_LORA_DIR") for folder in folders if has_pickled_adapter(folder)]
+
+
+def link_problems(settings: StageSettings) -> list[Problem]:
+    """One for every symbolic link where the stage deletes and overwrites: it would reach what lies elsewhere.
+
+    Folders above are the user's own choice of a place, also where they are links.
+    """
+    own = (settings.stage_dir, settings.merged_base_dir)
+    return [
+        Problem(
+            where=str(link),
+            key="SFT_OUT_LORA_DIR",
+            value=f"a symbolic link to {link.readlink()}",
+            expected="files and folders of the stage's own: nothing is written or deleted through a link",
+            remedy="remove the link; to keep results on another disk, set SFT_OUT_LORA_DIR to a folder there",
+        )
+        for folder in own
+        for link in links_inside(folder)
+    ]
 
 
 def unwritable_problems(settings: StageSettings) -> list[Problem]:

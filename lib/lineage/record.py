@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.lineage.fingerprint import json_sha256
 from lib.lineage.versions import library_version
 
@@ -90,7 +90,7 @@ def write_record(stage_dir: Path, record: StageRecord) -> None:
 def read_record(stage_dir: Path) -> StageRecord | None:
     """The record of a complete stage; None when the stage is not complete or the record is damaged."""
     try:
-        content = json.loads((stage_dir / RECORD).read_text(encoding="utf-8"))
+        content = read_json(stage_dir / RECORD)
         known = {name: content[name] for name in StageRecord.__dataclass_fields__}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from lib.files import read_json
 from lib.model.foreign_code import asks_for_code, own_code, pickled_model, pickled_weights
 from lib.settings import InputError, ModelSettings
 
@@ -102,7 +102,7 @@ def _is_whole(folder: Path) -> bool:
     if INDEX not in names:
         return any(name.endswith(".safetensors") for name in names)
     try:
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = read_json(folder / INDEX)["weight_map"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True  # damaged: the loader says so; its content counts all the same
     return names.issuperset(shards)

@@ -7,8 +7,9 @@ A pickle (pytorch_model.bin, adapter_model.bin, .pt) can run anything when it is
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lib.settings import InputError, Problem
 
@@ -72,6 +73,16 @@ def pickled_adapter(folder: Path, key: str) -> Problem:
 
 def has_pickled_adapter(folder: Path) -> bool:
     return (folder / PICKLED_ADAPTER).is_file() and not (folder / "adapter_model.safetensors").is_file()
+
+
+def check_adapter_kind(config: Mapping[str, Any]) -> None:
+    """ValueError for an adapter_config.json that is not of a LoRA, or names a module to import.
+
+    Other kinds of PEFT may load further adapters from the Hub; `megatron_core` is imported by its name.
+    """
+    kind = config.get("peft_type", "LORA")
+    if kind != "LORA" or config.get("megatron_config"):
+        raise ValueError(f"its kind is {kind if kind != 'LORA' else 'megatron_config'}, not plain LoRA")
 
 
 def asks_for_code(error: Exception) -> bool:

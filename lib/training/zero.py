@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from lib.files import read_json
 from lib.settings import Problems, TrainingSettings
 from lib.training.memory import GRADIENT_BUCKET
 
@@ -36,7 +36,7 @@ def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -
 
 def check_user_config(path: Path, training: TrainingSettings, processes: int) -> dict[str, Any]:
     """SFT_DEEPSPEED_CONFIG as a dict. Raises InputError naming every number that contradicts the stage."""
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(path)
     right = {
         "train_micro_batch_size_per_gpu": training.micro_batch,
         "gradient_accumulation_steps": training.grad_accum,

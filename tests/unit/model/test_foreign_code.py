@@ -1,4 +1,4 @@
-"""Pickles and modules that come with a model: refused by name, with a way to mend it; nothing of them runs."""
+"""Pickles and modules that come with a model: refused by name, with a way to mend it; none of them runs."""
 
 import json
 import pickle
