@@ -67,6 +67,9 @@ def built_aside(destination: Path) -> Iterator[Path]:
     destination = destination.resolve()
     aside, former = (destination.with_name(destination.name + suffix) for suffix in (".part", ".old"))
     destination.parent.mkdir(parents=True, exist_ok=True)
+    for own in (aside, former):
+        if own.is_symlink():  # what it leads to is not ours to empty
+            own.unlink()
     with _held(aside):
         if former.exists() and not destination.exists():  # killed between the two renames
             os.replace(former, destination)

@@ -17,6 +17,10 @@ KNOWN = frozenset(
 )
 
 SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+SIZES_OF_SOME = (
+    "num_key_value_heads", "head_dim", "num_experts", "num_local_experts", "moe_intermediate_size",
+    "num_experts_per_tok", "shared_expert_intermediate_size", "decoder_sparse_step",
+)  # fmt: skip
 LARGEST_SIZE = 2**24
 """Of one dimension; a damaged file may ask to count layers for ever."""
 
@@ -130,7 +134,7 @@ def read_architecture(folder: Path) -> Architecture | None:
 
 def _architecture(config: dict[str, Any]) -> Architecture:
     """Raises KeyError, TypeError, ValueError and ZeroDivisionError for a configuration that is none."""
-    for name in SIZES:
+    for name in (*SIZES, *(name for name in SIZES_OF_SOME if config.get(name))):
         _check_size(name, config[name])
     experts = config.get("num_experts") or config.get("num_local_experts") or 0
     heads = config["num_attention_heads"]

@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 
 from lib.inference.source import folder_source
-from lib.lineage.obstacles import obstacles
+from lib.model.adapter import load_adapter
 from lib.model.base import load_model, load_tokenizer
-from lib.model.foreign_code import ADAPTER_TO_SAFETENSORS, MODEL_TO_SAFETENSORS, pickled_weights
+from lib.model.foreign_code import (
+    ADAPTER_TO_SAFETENSORS,
+    MODEL_TO_SAFETENSORS,
+    check_adapter_kind,
+    pickled_weights,
+)
 from lib.model.weight_files import read_checkpoint
 from lib.settings import InputError, ModelSettings
 
@@ -93,18 +98,20 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(
     assert not (tmp_path / "fired").exists()
 
 
-def test_a_plan_refuses_pickles_too(curriculum: Any, tmp_path: Path) -> None:
-    (curriculum.base / "pytorch_model.bin").write_bytes(b"")
-    curriculum.stage(1)
-    curriculum.stage(2, SFT_STRICT=0)
-    first = curriculum.folder(1)
-    first.mkdir(parents=True)
-    (first / "adapter_model.bin").write_bytes(b"")
-    problems, _ = obstacles(curriculum.surveyed(2))
-    assert [problem.key for problem in problems] == ["SFT_BASE_MODEL", "SFT_OUT_LORA_DIR"]
-    assert all("safetensors" in problem.remedy for problem in problems)
-    (curriculum.base / "model.safetensors").write_bytes(b"")
-    assert [problem.key for problem in obstacles(curriculum.surveyed(1))[0]] == []
+@pytest.mark.parametrize("config", [{"peft_type": "XLORA"}, {"megatron_config": {}, "peft_type": "IA3"}])
+def test_other_kinds_of_adapters_are_not_loaded(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not plain LoRA"):
+        check_adapter_kind(config)
+
+
+def test_an_adapter_that_names_a_module_to_import_is_not_loaded(tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "megatron_config": {"x": 1}, "megatron_core": "own"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(FileNotFoundError):
+        load_adapter(None, tmp_path)  # type: ignore[arg-type]
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(ValueError, match="megatron_config"):
+        load_adapter(None, tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_pickled_adapter_cannot_be_asked(tmp_path: Path) -> None:
