@@ -50,9 +50,8 @@ def test_the_hook_sees_harm(kind: str, tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
     (tmp_path / "canary_module.py").touch()
     script = tmp_path / "harm"
-    script.with_suffix(".py").write_text(
-        f"import os, pickle, socket, sys\nfrom pathlib import Path\ntry:\n    {HARM[kind]}\nexcept OSError:\n    pass\n"
-    )
+    lines = ("import os, pickle, socket", "from pathlib import Path", "try:", f"    {HARM[kind]}")
+    script.with_suffix(".py").write_text("\n".join((*lines, "except OSError:", "    pass", "")))
     audited = Audited(tmp_path, tmp_path / "work", ())
     assert done(audited, str(script)) == ""
     assert list(audited.events(kind)) != []
