@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.data.amounts import Algebra
-from lib.data.draws import drawing_order, rank
+from lib.data.draws import check_draws, drawing_order, rank
 from lib.data.labels import Label
 from lib.data.ledger import MixLedger, SourceLine, label_lines
 from lib.data.negatives import NO_RULE, NegativeRule
@@ -61,7 +61,9 @@ def plan_mixture(
     of_row = [[1 if sizes is None else sizes.get(row.row_id, 0) for row in rows] for rows in training]
 
     drawing = draw_rows(sources, training, of_row, algebra, negatives)
+    check_draws(sum(map(sum, drawing.repeats)), "SFT_DATASET_MIX_TOTAL_SIZE or the weights")
     repeats = [upsample(rows, own, rules) for rows, own in zip(training, drawing.repeats, strict=True)]
+    check_draws(sum(map(sum, repeats)), "SFT_UPSAMPLE_RULES")
     own = [
         example
         for rows, times_of in zip(training, repeats, strict=True)

@@ -63,6 +63,7 @@ def stage_keys(base: Path, data: Path) -> dict[str, object]:
         "SFT_OUT_LORA_DIR": f"{FOLDER_NAME}/lora",
         "SFT_DATASET_MIX": json.dumps([{"id": data.name}]),
         "SFT_MAX_STEPS": 1,
+        "SFT_WARMUP_RATIO": 0,
         "SFT_EVAL_STEPS": 1,
         "SFT_SAVE_STEPS": 1,
         "SFT_GEN_EVAL_SAMPLES": 2,
