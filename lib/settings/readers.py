@@ -16,6 +16,9 @@ Name = TypeVar("Name", bound=str)
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
 LARGEST_SEED = 2**32 - 1  # what numpy takes
+# File systems take 255 bytes and 4,096; other names are built from these.
+LONGEST_NAME = 200
+LONGEST_PATH = 1000
 
 
 class Fault(NamedTuple):
@@ -224,10 +227,13 @@ def writable(given: str) -> bool:
 
 
 def expand_home(given: str, allowed: str) -> str:
-    """`~/x` in the home folder; any other text as it is. Raises RefusedError for an unknown user's ~name."""
+    """`~/x` in the home folder; any other text as it is. Raises RefusedError for an unknown user's ~name, and
+    for a path that no file system takes."""
     expanded = os.path.expanduser(given)
     if expanded.startswith("~"):
         raise RefusedError(
             Fault(allowed, remedy="Write the folder out: the home folder behind this ~ is unknown.")
         )
+    if any(len(name.encode()) > LONGEST_NAME for name in expanded.split("/")) or len(expanded) > LONGEST_PATH:
+        raise RefusedError(Fault(allowed, remedy=f"Shorten it: a name has at most {LONGEST_NAME} bytes."))
     return expanded

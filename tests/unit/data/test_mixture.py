@@ -240,4 +240,4 @@ def test_more_draws_than_memory_holds_are_refused(
     keywords: dict[str, Any], key: str, source_rows: MakeRows
 ) -> None:
     with pytest.raises(InputError, match=key):
-        plan_mixture([source_rows("A", 1.0, 10, label="toml")], val_ratio=0, seed=1, **keywords)
+        plan_mixture([source_rows("A", 1.0, 10, type="toml")], val_ratio=0, seed=1, **keywords)
