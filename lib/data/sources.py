@@ -125,6 +125,14 @@ def _load_local(path: Path, name: str, split: str) -> tuple[Sequence[Row], str]:
             expected=f"a folder or a file ending in {', '.join(EXTENSIONS)}",
             remedy="convert or rename the file",
         )
+    if not path.is_dir() and not path.is_file():
+        raise InputError.of(
+            where=name,
+            key="data set",
+            value="neither a file nor a folder",
+            expected="a regular file: a pipe or a device might never end",
+            remedy="write its content to a file",
+        )
     # A single file is what the id names, whatever the split is called.
     files = files_of_split(path, part.name) if path.is_dir() else [path]
     return part.of([row for file in files for row in read_file(file)]), fingerprint(files)

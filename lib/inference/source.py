@@ -20,7 +20,7 @@ from lib.lineage.fingerprint import (
     tokenizer_fingerprint,
 )
 from lib.lineage.finished import other_than_trained, untouched_record
-from lib.lineage.record import StageRecord, read_record
+from lib.lineage.record import RECORD, StageRecord, intact_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import obtain_base_folder
 from lib.model.foreign_code import has_pickled_adapter, pickled_adapter
@@ -168,7 +168,9 @@ def _adapter_source(folder: Path, base: str) -> ModelSource:
         raise InputError([pickled_adapter(folder, "--model")])
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise _no_model(folder, f"an adapter with {ADAPTER_WEIGHTS} beside its {ADAPTER_CONFIG}")
-    record = read_record(folder)
+    record = intact_record(folder)
+    if not base and record is None and (folder / RECORD).exists():
+        raise _no_model(folder, f"a stage whose {RECORD} is as its run wrote it, or --base")
     if base or record is None:
         source = ModelSource(str(folder), ModelSettings(base_model=base)) if base else _named_base(folder)
         with said_of("--base"):

@@ -20,7 +20,7 @@ from lib.lineage.fingerprint import (
     template_fingerprint,
     tokenizer_fingerprint,
 )
-from lib.lineage.record import RUNNING, StageRecord, read_record
+from lib.lineage.record import RUNNING, StageRecord, intact_record
 from lib.lineage.versions import decisive_versions
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import base_folder
@@ -129,7 +129,9 @@ def trace(settings: StageSettings, earlier: Sequence[int], *, thorough: bool) ->
         weights = folder / ADAPTER_WEIGHTS
         if weights.is_file() and (folder / ADAPTER_CONFIG).is_file():
             parents.append(
-                Parent(stage, folder, file_sha256(weights), adapter_fingerprint(folder), read_record(folder))
+                Parent(
+                    stage, folder, file_sha256(weights), adapter_fingerprint(folder), intact_record(folder)
+                )
             )
         else:
             missing.append(stage)

@@ -37,7 +37,7 @@ class BaseFingerprint:
 def json_sha256(value: Any) -> str:
     """sha256 of the value as canonical JSON."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def base_fingerprint(model: ModelSettings, *, thorough: bool) -> BaseFingerprint:

@@ -15,7 +15,7 @@ from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.obstacles import obstacles
-from lib.lineage.record import read_record
+from lib.lineage.record import intact_record
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.quantization import few_quantized, quantizable_share
@@ -227,7 +227,7 @@ def _existing(folder: Path) -> Path:
 def _measured_speed(stage: SurveyedStage) -> float | None:
     """Tokens per second of this stage's last run, else of its nearest ancestor's."""
     records = [
-        read_record(stage.settings.stage_dir),
+        intact_record(stage.settings.stage_dir),
         *(parent.record for parent in reversed(stage.chain.parents)),
     ]
     speeds = [record.training["tokens_per_second"] for record in records if record]

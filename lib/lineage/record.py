@@ -97,6 +97,12 @@ def read_record(stage_dir: Path) -> StageRecord | None:
     return StageRecord(**known) if known["schema"] == SCHEMA else None
 
 
+def intact_record(stage_dir: Path) -> StageRecord | None:
+    """The same, but None also when the file is not as its run wrote it: its parts may then be anything."""
+    record = read_record(stage_dir)
+    return record if record is not None and record.intact else None
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, the libraries that compute, and this project's own commit."""
     found = {"python": platform.python_version(), "code": code_version()}

@@ -184,6 +184,8 @@ def _refuse_untrained(
     """An adapter that lacks the factors of a target would leave that target as it was, unnoticed."""
     adapted = {_name_on_disk(update, stored) for update in adapter.updates}
     layers = config.get("num_hidden_layers")
+    if layers and not isinstance(layers, int):
+        raise misfit(adapter.folder, f"the base's config.json has {str(layers)[:40]!r} for num_hidden_layers")
     for name, tensors in stored.items():
         layer = LAYER.search(name)
         # Files may hold further layers that the model does not load (multi-token prediction).

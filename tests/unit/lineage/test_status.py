@@ -293,3 +293,14 @@ def test_problems_of_all_stage_files_come_together(curriculum: Any) -> None:
     with pytest.raises(InputError) as caught:
         curriculum.survey()
     assert [problem.key for problem in caught.value.problems] == ["SFT_LR", "SFT_EPOCHS"]
+
+
+def test_a_record_that_was_changed_into_nonsense_is_only_stale(trained: Any) -> None:
+    """Also for the stages built on it, which read what it says."""
+    path = trained.folder(1) / "stage.json"
+    content = json.loads(path.read_text())
+    for name in ("base", "parents", "training", "evaluation", "files", "settings", "identity", "data"):
+        for nonsense in (None, 5, "text", [1], {"x": {}}):
+            path.write_text(json.dumps({**content, name: nonsense}))
+            assert trained.surveyed(1).status.reasons == ("its stage.json was changed by hand",)
+            assert trained.surveyed(2).status.state in {"stale", "missing"}
