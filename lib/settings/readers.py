@@ -16,6 +16,7 @@ Name = TypeVar("Name", bound=str)
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
 LARGEST_SEED = 2**32 - 1  # what numpy takes
+MOST_DIGITS = 12
 # File systems take 255 bytes and 4,096; other names are built from these.
 LONGEST_NAME = 200
 LONGEST_PATH = 1000
@@ -52,8 +53,10 @@ def integer(*, minimum: int, maximum: int | None = None, off: int | None = None)
 
     def parse(text: str) -> int:
         # Python's int() also takes 1_000 and digits of other scripts.
-        if not re.fullmatch(r"[+-]?[0-9]{1,30}", text):
+        if not re.fullmatch(r"[+-]?[0-9]+", text):
             raise RefusedError(Fault(allowed))
+        if len(text.lstrip("+-0")) > MOST_DIGITS:  # what is computed from it would not fit a float
+            raise RefusedError(Fault(f"{allowed}, of at most {MOST_DIGITS} digits"))
         value = int(text)
         if value != off and (value < minimum or (maximum is not None and value > maximum)):
             raise RefusedError(Fault(allowed))

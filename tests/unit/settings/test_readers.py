@@ -92,3 +92,9 @@ def test_names_that_no_file_system_takes_are_refused(given: str) -> None:
         with pytest.raises(RefusedError) as caught:
             reader.parse(given)
         assert "Shorten it" in caught.value.faults[0].remedy
+
+
+def test_a_number_of_steps_that_nobody_means_is_refused() -> None:
+    assert readers.integer(minimum=1).parse("0" * 20 + "999999999999") == 999_999_999_999
+    with pytest.raises(RefusedError, match="at most 12 digits"):
+        readers.integer(minimum=1).parse("1000000000000")
