@@ -27,8 +27,8 @@ class StageSettings:
         "SFT_STRICT",
         "0",
         flag(),
-        meaning="Whether a missing earlier adapter, a data set that fails to load and a broken mix "
-        "stop the run (1) or give a warning (0)",
+        meaning="Whether a missing earlier adapter, a data set that fails to load, a row that cannot be used "
+        "and a broken mix stop the run (1) or give a warning (0)",
     )
     seed: int = key(
         "SFT_SEED",
