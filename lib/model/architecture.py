@@ -118,7 +118,7 @@ def read_architecture(folder: Path) -> Architecture | None:
         config: Any = read_json(folder / "config.json")
     except (OSError, ValueError):
         return None
-    if not isinstance(config, dict) or config.get("model_type") not in KNOWN:
+    if not isinstance(config, dict) or str(config.get("model_type")) not in KNOWN:
         return None
     try:
         return _architecture(config)
@@ -168,7 +168,7 @@ def caps_attention_logits(folder: Path) -> bool:
     """Whether the model in `folder` squeezes its attention logits into a range before the softmax."""
     try:
         config: Any = read_json(folder / "config.json")
-        return bool(config.get("attn_logit_softcapping", config.get("model_type") in CAPPED_BY_DEFAULT))
+        return bool(config.get("attn_logit_softcapping", str(config.get("model_type")) in CAPPED_BY_DEFAULT))
     except (OSError, ValueError, AttributeError):
         return False  # who loads the model says what is wrong with it
 

@@ -27,7 +27,7 @@ class TrainingSettings:
     epochs: float = key(
         "SFT_EPOCHS",
         "1",
-        number(above=0),
+        number(above=0, maximum=1_000_000),
         unit="epochs",
         known_as=("SFT_NUM_EPOCHS", "SFT_NUM_TRAIN_EPOCHS"),
         meaning="Passes over the mixed rows; SFT_MAX_STEPS, when set, decides instead",
