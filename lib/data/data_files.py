@@ -4,6 +4,7 @@ No other file of a folder is opened: pickles (.pkl, .pt, .bin) in particular run
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ SPLIT_WORDS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 # Files that accompany data and are no data themselves.
+MOST_FILES = 50_000
 _COMPANIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 
 
@@ -81,13 +83,19 @@ def files_of_split(folder: Path, split: str) -> list[Path]:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    def is_data(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return (
-            path.suffix.lower() in _READERS and path.name not in _COMPANIONS and not hidden and path.is_file()
-        )
-
-    return sorted(path for path in folder.rglob("*") if is_data(path))
+    """Below the folder, without what is hidden and without following links to folders. Raises InputError for
+    a folder that is none of data, such as `/`."""
+    found: list[Path] = []
+    seen = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen += len(folders) + len(names)
+        if seen > MOST_FILES:
+            reason = f"more than {MOST_FILES:,} files and folders in it"
+            raise unreadable(str(folder), reason, "name the folder that the data lies in")
+        data = (name for name in names if not name.startswith(".") and name not in _COMPANIONS)
+        found += [Path(parent, name) for name in data if Path(name).suffix.lower() in _READERS]
+    return sorted(path for path in found if path.is_file())
 
 
 def _has_split(path: Path, split: str) -> bool:

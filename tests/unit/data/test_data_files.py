@@ -5,6 +5,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lib.data import data_files
 from lib.data.broken_rows import BrokenRow
 from lib.data.data_files import files_of_split, fingerprint, read_file
 from lib.settings.errors import InputError
@@ -134,3 +135,13 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert fingerprint([one]) != fingerprint([one, two])
     write_jsonl(two, ROWS[:1])
     assert fingerprint([one]) != fingerprint([two])
+
+
+def test_a_folder_of_everything_is_not_searched_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_files, "MOST_FILES", 20)
+    for number in range(21):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(InputError, match="more than 20 files"):
+        files_of_split(tmp_path, "train")
