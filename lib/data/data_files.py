@@ -20,8 +20,8 @@ SPLIT_WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-# Files that accompany data and are no data themselves.
 MOST_FILES = 50_000
+# Files that accompany data and are no data themselves.
 _COMPANIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 
 
