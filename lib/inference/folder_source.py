@@ -40,8 +40,8 @@ def _no_model(folder: Path, expected: str) -> InputError:
         key="--model",
         value=f"{folder}{'' if folder.is_dir() else ', which is no folder'}",
         expected=expected,
-        remedy="check the path; a stage of a curriculum is asked with --stage N, a model of the Hub as the base "
-        "of one: --stage 0 --set SFT_BASE_MODEL=ID",
+        remedy="check the path; a stage of a curriculum is asked with --stage N, a model of the Hub as the "
+        "base of one: --stage 0 --set SFT_BASE_MODEL=ID",
     )
 
 
