@@ -124,6 +124,11 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
     add("--base", default="", metavar="MODEL", help="the base of the adapter in --model DIR")
     add("--chat-template", default="", metavar="NAME", help="a bundled template's name or a jinja file")
     add("--dtype", choices=("auto", "bf16", "fp32"), help="precision to compute in")
+    add(
+        "--quantization",
+        choices=("none", "nf4", "nf4-double"),
+        help="how the base is loaded (default: as its stage was trained)",
+    )
     how = group.add_mutually_exclusive_group()
     how.add_argument(
         "--merged",

@@ -15,7 +15,7 @@ from lib.settings.schema.model import Quantization
 def model_card(record: StageRecord, folder: Path) -> str:
     """Markdown with the Hub's front matter; says what must be loaded under the adapter."""
     base = record.base
-    quantization = base.get("quantization", "none")
+    quantization = record.quantization
     return f"""---
 base_model: {yaml_value(base["path"])}
 library_name: peft

@@ -181,9 +181,12 @@ def metrics_table(columns: Mapping[str, Mapping[str, Any]], rows: str = "held-ou
         return []
     *_, last = columns.values()
     count = f"{last['metrics'].get('gen_samples', 0):.0f} {rows}"
-    head = f"  {count:<31}" + "".join(f"{when:<22}" for when in columns)
+    width = max(28, *map(len, shown)) + 1
+    head = f"  {count:<{width + 2}}" + "".join(f"{when:<22}" for when in columns)
     return [head.rstrip()] + [
-        (f"    {name:<29}" + "".join(f"{_score(scored, name):<22}" for scored in columns.values())).rstrip()
+        (
+            f"    {name:<{width}}" + "".join(f"{_score(scored, name):<22}" for scored in columns.values())
+        ).rstrip()
         for name in shown
     ]
 

@@ -15,6 +15,8 @@ from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
 from lib.training.batch import BatchPlan
 
+SAME_IN_ALL_STAGES = ("SFT_BASE_MODEL", "SFT_BASE_REVISION", "SFT_OUT_LORA_DIR")
+
 
 @dataclass(frozen=True)
 class SurveyedStage:
@@ -74,9 +76,10 @@ def survey(
 ) -> list[SurveyedStage]:
     """Every stage of `stages` in ascending order, with the state that follows from those before it.
 
-    `chosen` are the stages that are about to run: `overrides` apply to them, and all their settings
-    count when they are compared with an earlier run. `thorough` reads a base whole that was never read on
-    this machine; `--status` and `--plan` do not. Raises InputError with the problems of all files.
+    `chosen` are the stages that are about to run: `overrides` apply to them (base and output folder to all
+    stages), and all their settings count when they are compared with an earlier run. `thorough` reads a base
+    whole that was never read on this machine; `--status` and `--plan` do not. Raises InputError with the
+    problems of all files.
     """
     settings_of = _load_all(stages_dir, stages, chosen, overrides, environ)
     surveyed: list[SurveyedStage] = []
@@ -102,7 +105,7 @@ def _load_all(
     loaded: dict[int, StageSettings] = {}
     problems: list[Problem] = []
     for stage in stages:
-        given = overrides if stage in chosen or not chosen else ()
+        given = overrides if stage in chosen or not chosen else _of_all_stages(overrides)
         try:
             loaded[stage] = load_stage(stages_dir, stage, overrides=given, environ=environ)
         except InputError as error:
@@ -110,6 +113,12 @@ def _load_all(
     if problems:
         raise InputError(problems)
     return loaded
+
+
+def _of_all_stages(overrides: Sequence[str]) -> list[str]:
+    """Base and output folder are those of the whole curriculum: whoever gives another for one stage has
+    trained the earlier stages with it, or is told that they were not."""
+    return [text for text in overrides if text.partition("=")[0].strip() in SAME_IN_ALL_STAGES]
 
 
 def survey_one(

@@ -122,7 +122,7 @@ Answers end with {_end_tokens(last)}. What the chat template makes of `<think>` 
 
 def _quantized(records: Sequence[StageRecord]) -> str:
     """A word about stages that saw other weights than these."""
-    stages = [str(record.stage) for record in records if record.base.get("quantization", "none") != "none"]
+    stages = [str(record.stage) for record in records if record.quantization != "none"]
     if not stages:
         return ""
     return (

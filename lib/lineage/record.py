@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lib.files import read_json, write_json
 from lib.lineage.fingerprint import json_sha256
 from lib.lineage.versions import library_version
+from lib.settings.schema.model import Quantization
 
 RECORD = "stage.json"
 REPORT = "report.html"
@@ -69,6 +70,12 @@ class StageRecord:
     def merge_mode(self) -> Literal["merge", "stack"]:
         """How the earlier stages entered the base. Records from before there was a choice do not name it."""
         return "stack" if self.base.get("mode") == "stack" else "merge"
+
+    @property
+    def quantization(self) -> Quantization:
+        """How the base was loaded. Records from before there was a choice do not name it."""
+        found: Quantization = self.base.get("quantization", "none")
+        return found
 
     @property
     def intact(self) -> bool:
