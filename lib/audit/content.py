@@ -106,7 +106,7 @@ def _reason(document: str, format_name: str) -> str:
 
 
 def _open_fence(answer: str) -> bool:
-    """Whether a code fence is never closed: by as many backticks as opened it or more, alone on their line."""
+    """Whether a code fence is never closed by as many backticks or more, alone on their line."""
     opened = ""
     for line in answer.split("\n"):
         fence = _FENCE_LINE.fullmatch(line)

@@ -37,8 +37,8 @@ def normal_form(text: str) -> str:
 
 
 def shingle_hashes(texts: Sequence[tuple[str, str]]) -> tuple[Hashes, NDArray[np.uint64]]:
-    """Hashes of all shingles of the texts of many rows, repeats included, and where each row's begin: those of
-    row i are hashes[offsets[i] : offsets[i + 1]]. A text shorter than a shingle is one shingle."""
+    """Hashes of all shingles of the texts of many rows, repeats included, and offsets: those of row i are
+    hashes[offsets[i] : offsets[i + 1]]. A text shorter than a shingle is one shingle."""
     flat = [text for pair in texts for text in pair]
     encoded = [text.encode("utf-32-le") for text in flat]
     lengths = np.array([len(code) // 4 for code in encoded], dtype=np.int64)

@@ -85,9 +85,9 @@ def prepare_rows(
 ) -> PreparedData:
     """Everything that the stage trains and validates on, downloading Hub data sets that are missing.
 
-    `processes` share a batch; `earlier` are the stages that SFT_REPLAY draws from; `clean` is the audit. Raises InputError for data
-    sets, rows, rules and templates that are wrong, for a share of negatives that is missed (strict), and when
-    no row is left.
+    `processes` share a batch; `earlier` are the stages that SFT_REPLAY draws from; `clean` is the audit.
+    Raises InputError for data sets, rows, rules and templates that are wrong, for a share of negatives that
+    is missed (strict), and when no row is left.
     """
     mixed = mix_stage(settings, chat, allow_download=True, earlier=earlier, clean=clean)
     mixture = mixed.mixture

@@ -172,8 +172,8 @@ def removes_leaks(settings: StageSettings) -> bool:
 
 
 def evaluated_data(settings: StageSettings, chain: Chain) -> dict[str, str]:
-    """Content hashes of the local data sets that this stage and the stages under it name for their
-    evaluation, where their rows are taken out of the mix. Stages that come later do not make this one stale."""
+    """Content hashes of the local data sets that this stage and those under it name for their evaluation,
+    where these rows are taken out of the mix. Stages that come later do not make this one stale."""
     if not removes_leaks(settings):
         return {}
     named = {settings.stage: settings.evaluation.dataset_id}

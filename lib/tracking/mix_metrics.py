@@ -10,7 +10,8 @@ NOT_IN_A_METRIC = re.compile(r"[^\w\-. /]")
 
 
 def mix_metrics(ledger: Mapping[str, Any]) -> dict[str, float]:
-    """Shares asked for and realised, per data set and for negatives, and rows that the audit found; `ledger.json` has them per label too.
+    """Shares asked for and realised, per data set and for negatives, and what the audit found; `ledger.json`
+    has more of it, shares per label too.
 
     Names hold only what MLflow allows in a metric. Replayed rows have no share of the mix's weights.
     """
