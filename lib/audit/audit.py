@@ -5,7 +5,7 @@ nothing that a second audit would find. Content comes first, then repeats within
 stage is evaluated on. The same rows, in the same order, are found by a plan and by a run.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from lib.audit.content import ContentCheck, content_checks
@@ -65,20 +65,22 @@ def _own_findings(
 
 def _own_checks(settings: StageSettings, chat: ChatFormat | None) -> list[Check]:
     chosen, near = settings.audit.checks, _near(settings)
-    content = content_checks(settings.data.output_markers, token_pattern(chat))
-    checks: dict[str, Check] = {
-        **{name: partial(_faulty, name, fault) for name, fault in content.items()},
-        "duplicate": duplicates,
-        "near_duplicate": partial(near_duplicates, near=near),
-    }
-    return [checks[name] for name in chosen if name in checks]
+    content = content_checks(tuple(settings.data.output_markers), token_pattern(chat))
+    of_content = {name: content[name] for name in chosen if name in content}
+    checks: list[Check] = [partial(_faulty, of_content)]
+    if "duplicate" in chosen:
+        checks.append(duplicates)
+    if "near_duplicate" in chosen:
+        checks.append(partial(near_duplicates, near=near))
+    return checks
 
 
-def _faulty(check: str, fault_of: ContentCheck, tables: Sequence[SourceRows]) -> Iterable[Finding]:
+def _faulty(checks: Mapping[str, ContentCheck], tables: Sequence[SourceRows]) -> Iterator[Finding]:
     for row in examples_of(tables):
-        fault = fault_of(row)
+        faults = ((name, check(row)) for name, check in checks.items())
+        name, fault = next((found for found in faults if found[1]), ("", None))
         if fault:
-            yield Finding(check, row.source, row.index, fault.reason, fault.text)
+            yield Finding(name, row.source, row.index, fault.reason, fault.text)
 
 
 def _leaked(

@@ -4,11 +4,12 @@ content that writes over the chat template."""
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from lib.audit.excerpts import around, beginning, ending, faulty_line
 from lib.data.rows import Example
-from lib.evaluation.answers import FENCE, THINKING, THOUGHT, answer_part
+from lib.evaluation.answers import FENCE, THINKING, THOUGHT, after_marker, answer_part
 from lib.evaluation.formats import Unparsable, read_document
 from lib.evaluation.structured import format_of
 
@@ -23,7 +24,8 @@ class Fault(NamedTuple):
 ContentCheck = Callable[[Example], Fault | None]
 # What the parsers say when a document ends too early.
 CUT = re.compile(
-    r"no element found|unclosed token|end of document|unexpected end of|end of stream|<stream end>"
+    r"no element found|unclosed token|^(?!Cannot).*end of document|unexpected end of|end of stream"
+    r"|<stream end>"
 )
 OPEN_ENDED = re.compile(r"[、，,（(「『《\[{]$")
 """What no sentence ends with."""
@@ -32,7 +34,7 @@ _FENCE_LINE = re.compile(r"\s*(`{3,})([^`]*)")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}"]', re.DOTALL)
 
 
-def content_checks(markers: Sequence[str], tokens: re.Pattern[str]) -> dict[str, ContentCheck]:
+def content_checks(markers: tuple[str, ...], tokens: re.Pattern[str]) -> dict[str, ContentCheck]:
     """The checks by name. `markers` are SFT_OUTPUT_MARKERS, `tokens` as from `token_pattern`."""
     return {
         "empty": lambda row: _empty(row, markers),
@@ -50,18 +52,20 @@ def declared_format(row: Example) -> str | None:
 def _empty(row: Example, markers: Sequence[str]) -> Fault | None:
     if any(message.role == "assistant" and not message.content.strip() for message in row.messages):
         return Fault("an assistant's message is empty", beginning(row))
-    if row.messages and not answer_part(row.messages[-1].content, markers):
-        return Fault("nothing follows the thoughts or the output marker", ending(row.messages[-1].content))
+    answer = row.messages[-1].content if row.messages else ""
+    said = after_marker(answer, markers).split("\n")
+    if row.messages and not _open_thought(answer) and not any(line.strip(" \t\r`") for line in said):
+        return Fault("nothing follows the thoughts or the output marker", ending(answer))
     return None
 
 
-def _truncated(row: Example, markers: Sequence[str]) -> Fault | None:
+def _truncated(row: Example, markers: tuple[str, ...]) -> Fault | None:
     if not row.messages:
         return None
     answer = row.messages[-1].content
     document, format_name = answer_part(answer, markers), declared_format(row)
     reason = ""
-    if answer.rfind(THINKING) > answer.rfind(THOUGHT):
+    if _open_thought(answer):
         reason = f"{THINKING} is never closed"
     elif _open_fence(answer):
         reason = f"a code fence ({FENCE}) is never closed"
@@ -76,7 +80,7 @@ def _truncated(row: Example, markers: Sequence[str]) -> Fault | None:
     return Fault(reason, ending(answer)) if reason else None
 
 
-def _unparsable(row: Example, markers: Sequence[str]) -> Fault | None:
+def _unparsable(row: Example, markers: tuple[str, ...]) -> Fault | None:
     format_name = declared_format(row)
     if format_name is None or not row.messages:
         return None
@@ -87,7 +91,8 @@ def _unparsable(row: Example, markers: Sequence[str]) -> Fault | None:
     return Fault(f"no {format_name.upper()}: {fault}", faulty_line(answer_part(answer, markers), fault))
 
 
-def _fault(answer: str, format_name: str, markers: Sequence[str]) -> str:
+@lru_cache(maxsize=1)  # two checks ask about the same row, one after the other
+def _fault(answer: str, format_name: str, markers: tuple[str, ...]) -> str:
     """Why the answer is no document of its format. What follows the last marker is tried first, as it is
     judged; a marker may be a word of the document, too, so that all that follows the first one and the whole
     answer are tried as well."""
@@ -103,6 +108,10 @@ def _reason(document: str, format_name: str) -> str:
     except Unparsable as error:
         return error.reason
     return ""
+
+
+def _open_thought(answer: str) -> bool:
+    return answer.rfind(THINKING) > answer.rfind(THOUGHT)
 
 
 def _open_fence(answer: str) -> bool:

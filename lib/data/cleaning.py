@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lib.data.chat import ChatFormat
 from lib.data.rows import SourceRows
 from lib.settings.schema import StageSettings
+from lib.settings.schema.audit import CHECKS
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def drop_rows(table: SourceRows, removed: frozenset[str]) -> SourceRows:
 def audit_lines(findings: Iterable[Finding], *, removed: bool) -> tuple[AuditLine, ...]:
     """One line for every check and data set that something was found for, in the order of the findings."""
     counts = Counter((finding.source, finding.check) for finding in findings)
+    in_order = sorted(counts.items(), key=lambda item: CHECKS.index(item[0][1]))
     return tuple(
-        AuditLine(source, check, found, found if removed else 0) for (source, check), found in counts.items()
+        AuditLine(source, check, found, found if removed else 0) for (source, check), found in in_order
     )
