@@ -40,8 +40,8 @@ class NearRows:
     ) -> None:
         self._sketches = sketches
         self._threshold = threshold
-        # A signature is a sample: four standard deviations below the threshold nothing is missed.
-        self._least = threshold - 4 * (threshold * (1 - threshold) / PLACES) ** 0.5
+        # A signature is a sample: so far below the threshold hardly any row that is near falls (1 in 1,000).
+        self._least = threshold - 3 * (threshold * (1 - threshold) / PLACES) ** 0.5
         self._sets = lru_cache(maxsize=_SETS_KEPT)(lambda number: shingle_sets(texts_of(number)))
 
     def repeated(self, rows: Sequence[int]) -> Iterator[tuple[int, Twin]]:
