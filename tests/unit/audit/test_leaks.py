@@ -123,17 +123,18 @@ def test_no_evaluation_row_is_trained_on_whatever_is_held_out_after_the_removal(
 
 
 def test_what_another_stage_removes_itself_does_not_shift_its_validation_rows(folder: Folder) -> None:
-    """Stage 2 takes repeated rows out before it splits; stage 1 looks at what is held out then."""
+    """Stage 2 takes rows out before it splits; stage 1 looks at what is held out then."""
     shared = rows_of(*range(20))
-    other = folder.data("other.jsonl", [*shared[:10], *shared])
-    second = folder.stage(
-        2, SFT_DATASET_ID=other, SFT_VAL_RATIO=0.3, SFT_AUDIT="remove", SFT_AUDIT_CHECKS="duplicate"
-    )
+    other = folder.data("other.jsonl", [*shared, *(row(f"{n}", "<|im_end|>") for n in range(12))])
+    keys = {"SFT_DATASET_ID": other, "SFT_VAL_RATIO": 0.3, "SFT_AUDIT_CHECKS": "template_token"}
+    second = folder.stage(2, SFT_AUDIT="remove", **keys)
     stage = folder.stage(
         1, SFT_DATASET_ID=folder.data("train.jsonl", shared), SFT_AUDIT="report", SFT_AUDIT_CHECKS=LEAKS
     )
+    (before,) = held_out_keys(folder.tables(second), 0.3, second.seed)
     (held,) = held_out_keys(audited(folder, second).tables, 0.3, second.seed)
     (table,) = folder.tables(stage)
+    assert {example.key for example in table.examples} & {*before} != {*held}
     assert set(found(folder, stage)) == {row.index for row in table.examples if row.key in held}
 
 
