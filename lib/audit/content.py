@@ -25,7 +25,7 @@ ContentCheck = Callable[[Example], Fault | None]
 # What the parsers say when a document ends too early.
 CUT = re.compile(
     r"no element found|unclosed token|^(?!Cannot).*end of document|unexpected end of|end of stream"
-    r"|<stream end>"
+    r"|but got '<stream end>'"
 )
 OPEN_ENDED = re.compile(r"[、，,（(「『《\[{]$")
 """What no sentence ends with."""

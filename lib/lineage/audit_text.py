@@ -15,6 +15,7 @@ from lib.audit.refusal import MEANINGS
 from lib.data.cleaning import Finding, audit_lines
 from lib.data.stage_mixture import SourceRecord
 from lib.settings import StageSettings
+from lib.settings.errors import printable
 
 SHOWN = 3
 """Rows of each check."""
@@ -56,7 +57,7 @@ def audit_view(audit: dict[str, Any]) -> Group:
         share = 100 * line["found"] / max(audit["rows"].get(line["source"], 0), 1)
         table.add_row(
             line["check"],
-            Text(line["source"]),
+            Text(printable(line["source"])),
             MEANINGS[line["check"]],
             f"{line['found']:,}",
             f"{share:.1f} %",
@@ -71,8 +72,9 @@ def _examples(audit: dict[str, Any]) -> list[Text]:
         for finding in found[:SHOWN]:
             other = f" ({finding['other']})" if finding["other"] else ""
             near = "" if finding["similarity"] is None else f", similarity {finding['similarity']:.3f}"
-            shown.append(Text(f"  {check}  {finding['row']}: {finding['reason']}{other}{near}"))
-            shown.append(Text(f"    {finding['excerpt']}", style="dim"))
+            line = f"  {check}  {finding['row']}: {finding['reason']}{other}{near}"
+            shown.append(Text(printable(line)))
+            shown.append(Text(printable(f"    {finding['excerpt']}"), style="dim"))
         if len(found) > SHOWN:
             shown.append(Text(f"    … and {len(found) - SHOWN:,} more (--json lists them)", style="dim"))
     return shown

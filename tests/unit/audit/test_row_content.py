@@ -51,6 +51,8 @@ def test_answers_in_their_format_are_left_alone(format_name: str, answer: str) -
         ("json", 'Output:\n{"a": "cut of', "truncated"),
         ("yaml", "Output:\na: 1\na: 2", "format"),
         ("yaml", 'Output:\na: "cut of', "truncated"),
+        ("yaml", "Output:\na: [1, 2", "truncated"),
+        ("yaml", "Output:\n%s {x}", "format"),
         ("toml", "Output:\na = 1\na = 2", "format"),
         ("toml", 'Output:\na = "cut of', "truncated"),
         ("xml", "Output:\n<a><b>1</a></b>", "format"),
