@@ -17,7 +17,7 @@ from lib.audit.shingles import Hashes, jaccard, shingle_sets
 from lib.audit.sketches import PLACES, Sketches
 
 COMPARED = 8
-NEAREST = 16
+NEAREST = 64
 _SETS_KEPT = 1024
 
 Numbers = NDArray[np.int64]
