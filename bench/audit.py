@@ -3,8 +3,8 @@
     python -m bench.audit                       1,000, 10,000 and 174,663 rows of the generated news
     python -m bench.audit --rows 1000 10000     other sizes
 
-Each size runs in a process of its own: reading the rows, then all checks with SFT_AUDIT=remove. `ratio` is the
-cost of a row at the smallest size of 10,000 rows or more, over that at the largest: 1 is linear.
+Each size runs in a process of its own: reading the rows, then all checks with SFT_AUDIT=remove. `ratio` is
+the cost of a row at the smallest size of 10,000 rows or more, over that at the largest: 1 is linear.
 """
 
 from __future__ import annotations
