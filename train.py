@@ -16,6 +16,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lib.audit.audit import audit_rows
+from lib.audit.findings_file import keep_findings
 from lib.commands.arguments import parse, worker_command
 from lib.commands.evaluate import evaluate_only
 from lib.commands.import_config import show_import
@@ -108,7 +110,9 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
     changes = keep_contract(stage, chat)
-    data = prepare_rows(settings, chat, processes=world.processes, earlier=replayed_stages(stage))
+    data = prepare_rows(
+        settings, chat, processes=world.processes, earlier=replayed_stages(stage), clean=audit_rows
+    )
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     validation = data.validation or own.encoded(chat)
 
@@ -140,6 +144,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         processes.on_main(save_adapter, model, tokenizer, settings, base)
         scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
         record = make_record(stage, chat, data, base, census, fitted, scores, tracker.run_id, notices)
+        processes.on_main(keep_findings, settings, data.findings)
         processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
         processes.on_main(write_stage_report, stage, record, scores, data.mixture, chat)
         processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))

@@ -41,6 +41,11 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         metavar="N",
         help="with --plan: N training rows with the learned tokens marked",
     )
+    add(
+        "--audit",
+        action="store_true",
+        help="with --plan: rows that should not be trained on, with examples (SFT_AUDIT_CHECKS)",
+    )
     add("--status", action="store_true", help="print where every stage stands, one line each")
     add("--json", action="store_true", help="with --plan or --status: for machines")
     add(
@@ -64,6 +69,8 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         parser.error("--evaluate-only goes with neither --plan nor --force")
     if options.show_mask and not options.plan:
         parser.error("--show-mask belongs to --plan")
+    if options.audit and not options.plan:
+        parser.error("--audit belongs to --plan")
     if options.json and not (options.plan or options.status):
         parser.error("--json belongs to --plan or --status")
     return options

@@ -152,6 +152,13 @@ class ChatFormat:
         return self.special_tokens.get("eos_token", "")
 
     @property
+    def control_tokens(self) -> frozenset[str]:
+        """Texts that the tokenizer turns into special tokens, wherever they stand."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        texts = {token.content for token in added if token.special and token.content.strip()}
+        return frozenset(texts | {text for text in (self.special_tokens.get("eos_token"),) if text})
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Token ids at which generation ends: end of turn and end of sequence."""
         texts = dict.fromkeys((self.end_of_turn, self.special_tokens.get("eos_token", "")))
@@ -219,10 +226,7 @@ class ChatFormat:
 
     @cached_property
     def _facts(self) -> TemplateFacts:
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        texts = {token.content for token in added if token.special and token.content.strip()}
-        texts |= {text for text in (self.special_tokens.get("eos_token"),) if text}
-        longest_first = sorted(texts, key=lambda text: (-len(text), text))
+        longest_first = sorted(self.control_tokens, key=lambda text: (-len(text), text))
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         try:
             with_header = self.render(_PROBE[:1], True) != self.render(_PROBE[:1], False)

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 from lib.files import parse_json
 
-_ROW_FIELDS = ("subcategory", "task", "type", "pack")
-_METADATA_FIELDS = ("subcategory", "task", "type", "pack", "format", "schema", "complexity")
+_ROW_FIELDS = ("subcategory", "task", "type", "output_type", "pack")
+_METADATA_FIELDS = (
+    "subcategory", "task", "type", "output_type", "pack", "format", "schema", "complexity",
+)  # fmt: skip
 
 
 class Label(NamedTuple):
@@ -18,7 +20,7 @@ class Label(NamedTuple):
 
 
 def labels_of(row: Mapping[str, Any]) -> tuple[Label, ...]:
-    """The distinct labels of a row: four fields of its own, seven of its `metadata` (object or JSON text)."""
+    """The distinct labels of a row: five fields of its own, eight of its `metadata` (object or JSON text)."""
     found = [*_labels(row, _ROW_FIELDS), *_labels(_metadata(row.get("metadata")), _METADATA_FIELDS)]
     return tuple(dict.fromkeys(found))
 

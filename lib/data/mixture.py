@@ -55,7 +55,7 @@ def plan_mixture(
     unmatched = unmatched_rules(rules, [example for source in sources for example in source.examples])
     if unmatched and strict:
         raise InputError(unmatched)
-    held_out = _held_out_keys(sources, val_ratio, seed)
+    held_out = held_out_keys(sources, val_ratio, seed)
     all_held_out = frozenset(key for keys in held_out for key in keys)
     training = [_training_rows(source, all_held_out, seed) for source in sources]
     of_row = [[1 if sizes is None else sizes.get(row.row_id, 0) for row in rows] for rows in training]
@@ -103,7 +103,7 @@ def plan_mixture(
     return Mixture(tuple(draws), validation, ledger, (*warnings, *drawing.notices))
 
 
-def _held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
+def held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
     """Per source, the keys of its validation rows.
 
     ⌊ratio·distinct + 0.5⌋ of them, at least one of two or more rows and never all. The lowest hashes of seed

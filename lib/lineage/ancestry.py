@@ -66,8 +66,11 @@ OF_GENERATION = frozenset(
 )
 # For a stage on the untouched base: the default, as records have it that know of no other mode.
 NOTHING_TO_MERGE = "merge"
-# Rows that answers are scored on are never replayed.
-NEVER_REPLAYED = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
+# Rows that answers are scored on are never replayed, and left out by an audit that removes them.
+NEVER_TRAINED_ON = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
+# An audit that removes nothing changes nothing.
+OF_THE_AUDIT = frozenset({"SFT_AUDIT", "SFT_AUDIT_CHECKS", "SFT_NEAR_DUPLICATE_THRESHOLD"})
+LEAKS = frozenset({"evaluation", "near_evaluation"})
 BASE, TOKENIZER, TEMPLATE = "base model", "tokenizer", "chat template"
 # The same base seen less and less closely: the first view that record and present both have is compared.
 BASE_VIEWS = (BASE, "base model by sizes and ends", "base model by name")
@@ -149,8 +152,10 @@ def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[s
     """
     judged_by_loss = settings.training.best_metric == "eval_loss"
     ignored = WITHOUT_EFFECT | (OF_GENERATION if judged_by_loss else frozenset())
-    if settings.data.replay:
-        ignored -= NEVER_REPLAYED
+    if settings.data.replay or removes_leaks(settings):
+        ignored -= NEVER_TRAINED_ON
+    if settings.audit.mode != "remove":
+        ignored |= OF_THE_AUDIT
     values = {key: value for key, value in settings.values.items() if key not in ignored}
     if not chain.parents:
         values["SFT_MERGE_MODE"] = NOTHING_TO_MERGE
@@ -160,6 +165,29 @@ def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[s
         **decisive_versions(),
         **{f"stage {parent.stage}": parent.fingerprint[:16] for parent in chain.parents},
         **{f"data set {name}": digest[:16] for name, digest in data_fingerprints.items()},
+    }
+
+
+def removes_leaks(settings: StageSettings) -> bool:
+    """Whether rows that stages are evaluated on are taken out of the mix."""
+    return settings.audit.mode == "remove" and bool(LEAKS & {*settings.audit.checks})
+
+
+def evaluated_data(settings: StageSettings, chain: Chain) -> dict[str, str]:
+    """Content hashes of the local data sets that this stage and those under it name for their evaluation,
+    where these rows are taken out of the mix. Stages that come later do not make this one stale."""
+    if not removes_leaks(settings):
+        return {}
+    named = {settings.stage: settings.evaluation.dataset_id}
+    named |= {
+        parent.stage: parent.record.settings.get("SFT_GEN_EVAL_DATASET_ID", "")
+        for parent in chain.parents
+        if parent.record
+    }
+    return {
+        f"{name} of the evaluation of stage {stage}": digest
+        for stage, named_set in named.items()
+        for name, digest in local_fingerprints([MixEntry(named_set, None)] if named_set else []).items()
     }
 
 

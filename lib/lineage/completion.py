@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.audit.findings_file import AUDIT
 from lib.data.chat_contract import chat_contract
 from lib.evaluation.evaluation_set import EVALUATION_SET
 from lib.files import write_json, write_text
@@ -61,7 +62,12 @@ def _begin(folder: Path) -> None:
         shutil.rmtree(checkpoint)
     if (folder / TENSORBOARD).is_dir():
         shutil.rmtree(folder / TENSORBOARD)  # a second run's curves would be drawn over the first's
-    for left in (*folder.glob("gen_metrics_step*.json"), folder / EVALUATION_SET, folder / REPORT):
+    for left in (
+        *folder.glob("gen_metrics_step*.json"),
+        folder / EVALUATION_SET,
+        folder / REPORT,
+        folder / AUDIT,
+    ):
         left.unlink(missing_ok=True)
     note = {"pid": os.getpid(), "host": socket.gethostname()}
     (folder / RUNNING).write_text(json.dumps(note) + "\n", encoding="utf-8")

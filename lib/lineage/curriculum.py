@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.local_identity import local_fingerprints
-from lib.lineage.ancestry import Chain, identity, replayed_data, trace
+from lib.lineage.ancestry import Chain, evaluated_data, identity, replayed_data, trace
 from lib.lineage.status import StageStatus, stage_status
 from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
@@ -86,7 +86,11 @@ def survey(
     for stage, settings in settings_of.items():
         earlier = [number for number in list_stages(stages_dir) if number < stage]
         chain = trace(settings, earlier, thorough=thorough)
-        data = {**local_fingerprints(settings.data.mix), **replayed_data(settings, chain)}
+        data = {
+            **local_fingerprints(settings.data.mix),
+            **replayed_data(settings, chain),
+            **evaluated_data(settings, chain),
+        }
         current = identity(settings, chain, data)
         stale = {s.settings.stage: s.status.reasons for s in surveyed if s.status.state == "stale"}
         status = stage_status(settings, chain, current, list(stale), as_run_now=stage in chosen)

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.audit.refusal import refusals
 from lib.data.chat import ChatFormat
 from lib.data.ledger import MixLedger
 from lib.data.prepare import PlannedData
+from lib.lineage.audit_text import audit_json
 from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
@@ -50,6 +52,8 @@ class StagePlan:
     notices: tuple[str, ...]
     problems: tuple[Problem, ...]
     """What keeps the stage from running."""
+    audit: dict[str, Any] | None = None
+    """Every row that the audit found, where that was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,9 +67,10 @@ def make_plan(
     runs_before: tuple[int, ...],
     forced: bool,
     chat: ChatFormat | None = None,
+    audited: bool = False,
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
-    None where the tokenizer is not on this machine."""
+    None where the tokenizer is not on this machine; `audited` shows what the audit found."""
     assert stage.batch, "the batch is planned first: `with_batch`"
     settings, ledger = stage.settings, planned.ledger
     folder = base_folder(settings.model)
@@ -101,8 +106,13 @@ def make_plan(
             *changes,
             *planned.notices,
         ),
-        problems=(*problems, *broken),
+        problems=(*problems, *broken, *_refused(settings, planned)),
+        audit=audit_json(settings, planned.findings, planned.sources) if audited else None,
     )
+
+
+def _refused(settings: StageSettings, planned: PlannedData) -> list[Problem]:
+    return refusals(settings, planned.findings) if settings.audit.mode == "refuse" else []
 
 
 def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:

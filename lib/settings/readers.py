@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -199,6 +199,20 @@ def words(allowed: str) -> Reader[tuple[str, ...]]:
         if "" in entries or len(set(entries)) < len(entries):
             raise RefusedError(Fault(f"{allowed}; no entry empty, none twice"))
         return entries
+
+    return Reader(allowed, parse)
+
+
+def words_among(names: Sequence[str]) -> Reader[tuple[str, ...]]:
+    """A comma-separated list of some of the names, in the order of the names."""
+    allowed = f"a comma-separated list of {', '.join(names)}"
+
+    def parse(given: str) -> tuple[str, ...]:
+        entries = words(allowed).parse(given)
+        unknown = next((entry for entry in entries if entry not in names), None)
+        if unknown is not None:
+            raise RefusedError(Fault(allowed, remedy=did_you_mean(unknown, names)))
+        return tuple(name for name in names if name in entries)
 
     return Reader(allowed, parse)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.settings.keys import key
 from lib.settings.readers import LARGEST_SEED, flag, integer, path
+from lib.settings.schema.audit import AuditSettings
 from lib.settings.schema.data import DataSettings
 from lib.settings.schema.evaluation import EvaluationSettings, TrackingSettings
 from lib.settings.schema.model import LoraSettings, ModelSettings
@@ -46,6 +47,7 @@ class StageSettings:
     model: ModelSettings
     lora: LoraSettings
     data: DataSettings
+    audit: AuditSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
     tracking: TrackingSettings

@@ -50,6 +50,10 @@ DEFAULTS = {
     "SFT_ORDER": "shuffled",
     "SFT_ORDER_PACING": "linear",
     "SFT_ORDER_LEVELS": "simple|easy|low,medium|moderate,complex|hard|high",
+    "SFT_AUDIT": "off",
+    "SFT_AUDIT_CHECKS": "empty,truncated,format,template_token,"
+    "duplicate,near_duplicate,evaluation,near_evaluation",
+    "SFT_NEAR_DUPLICATE_THRESHOLD": "0.9",
     "SFT_EPOCHS": "1",
     "SFT_MAX_STEPS": "-1",
     "SFT_PER_DEVICE_TRAIN_BS": "2",
