@@ -3,7 +3,7 @@
 import argparse
 
 from lib.importing import ImportedStage, import_config
-from lib.importing.stage_text import quoted
+from lib.settings.env_text import quoted
 from lib.settings.errors import printable
 
 

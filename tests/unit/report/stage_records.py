@@ -91,7 +91,10 @@ def ledger() -> dict[str, Any]:
             label("pack", "the only one", 1233),
         ],
         "labels_left_out": 0,
+        "base_size": 1000.0,
+        "drawn": 1000,
         "upsampled": 1233,
+        "replayed": 0,
         "encoded": {"rows": 1230, "tokens": 18000, "supervised": 6000},
     }
 

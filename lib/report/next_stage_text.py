@@ -1,0 +1,99 @@
+"""A suggestion as text: the arithmetic in words, and the stage file that a person edits and then trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lib.evaluation.retention import Interval
+from lib.report.label_scores import LabelScores
+from lib.report.mix_changes import Change
+from lib.report.next_stage import NextStage
+from lib.report.wording import metric_words, score
+from lib.settings.env_text import WIDTH, commented, key_groups, quoted
+from lib.settings.errors import printable
+
+MIX_KEYS = ("SFT_DATASET_MIX", "SFT_DATASET_IDS", "SFT_DATASET_ID")
+
+
+def next_stage_text(proposal: NextStage) -> str:
+    """The stage file: why it is as it is, then every key in the order of docs/settings.md.
+
+    It has what the record of the stage before says that was given, by file, environment or --set.
+    """
+    record = proposal.based_on
+    lines = [
+        *commented(
+            f"Stage {proposal.stage}, proposed from the scores of stage {record['stage']} "
+            f"(finished {record['finished']}). Edit it, look at it with --plan, then train it."
+        ),
+        "#",
+        *(line for said in reasons(proposal) for line in commented(said, indent="  ")),
+        "#",
+        *commented("docs/mixing.md explains the arithmetic. All other keys are those of the stage before."),
+    ]
+    changes = {change.key: change for change in proposal.changes}
+    given = _given(proposal)
+    for group in key_groups():
+        found = [key for key in group if key in changes or key in given]
+        lines += (
+            ["", *(line for key in found for line in _setting(key, given, changes.get(key)))] if found else []
+        )
+    return "\n".join(lines) + "\n"
+
+
+def reasons(proposal: NextStage) -> list[str]:
+    """What was measured, what changes by it and what does not, a sentence or two each."""
+    said = [_scores(proposal.labels)] if proposal.labels else []
+    said += [
+        f"Set of stage {entry.stage}: {entry.metric} was {score(entry.best)} {entry.best_model}, is "
+        f"{score(entry.now)} {_span(entry.interval)} now: "
+        f"{'forgotten' if entry.forgotten else 'kept, as far as that can be told'}."
+        for entry in proposal.kept
+    ]
+    said += [f"{change.key}={change.value}: {change.why}." for change in _with_reasons(proposal)]
+    if proposal.negatives:
+        said.append(f"Negatives: {proposal.negatives.arithmetic}")
+    said += proposal.remarks
+    return said if proposal.changes else [*said, "So nothing changes: the mix is that of the stage before."]
+
+
+def _with_reasons(proposal: NextStage) -> Iterator[Change]:
+    """The negatives' arithmetic is said once."""
+    return (change for change in proposal.changes if change.key != "SFT_NEGATIVE_SHARE")
+
+
+def _scores(labels: LabelScores) -> str:
+    whole = (
+        f"{labels.metric} ({metric_words(labels.metric)}): {score(labels.score)} {_span(labels.interval)} "
+        f"of {labels.samples:,} held-out rows."
+    )
+    each = "; ".join(
+        f"{label.value} {score(label.score)} {_span(label.interval)} {label.verdict}"
+        for label in labels.labels
+    )
+    return whole + (f" By {labels.field}: {each}." if each else "")
+
+
+def _span(interval: Interval) -> str:
+    return f"[{score(interval[0])}, {score(interval[1])}]"
+
+
+def _given(proposal: NextStage) -> dict[str, str]:
+    record = proposal.based_on
+    return {
+        key: value
+        for key, value in record["settings"].items()
+        if value and record["origins"].get(key, "default") != "default"
+    }
+
+
+def _setting(key: str, given: dict[str, str], change: Change | None) -> list[str]:
+    value = quoted(change.value if change else given[key])
+    if change is None:
+        return [f"{key}={value}"]
+    line = f"{key}={value}  # was {printable(' '.join(change.was.split())) or 'not set'}"
+    return (
+        [line]
+        if len(line) <= WIDTH and "\n" not in value
+        else [*commented(f"was {change.was}"), f"{key}={value}"]
+    )
