@@ -11,7 +11,7 @@ from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.finished import other_than_trained
 from lib.lineage.record import read_record
 from lib.report.next_stage import NextStage, next_stage
-from lib.report.next_stage_text import next_stage_text, reasons
+from lib.report.next_stage_text import next_stage_text, reasons, score_lines
 from lib.settings import InputError, list_stages, load_stage
 from lib.settings.env_text import quoted
 from lib.settings.errors import printable
@@ -45,7 +45,7 @@ def _said(proposal: NextStage, path: Path, folder: Path) -> list[str]:
     used = folder / f"stage{number}.env"
     lines = [
         f"{path}: stage {number} as stage {number - 1} was, with {changed} changed",
-        *(f"  {reason}" for reason in reasons(proposal)),
+        *(f"  {line}" for line in (*score_lines(proposal), *reasons(proposal))),
         "next: edit it, then",
         *([] if path == used else [f"  mv -n {quoted(str(path))} {quoted(str(used))}"]),
         f"  python train.py{where} --stage {number} --plan",

@@ -89,5 +89,15 @@ def size_change(record: Mapping[str, Any], labels: LabelScores | None, replay: f
     return [_change(record, "SFT_DATASET_MIX_TOTAL_SIZE", str(size), why)]
 
 
+def experiment_change(record: Mapping[str, Any]) -> list[Change]:
+    """An experiment that is named after its stage: `toml-stage2` is not where stage 3 belongs."""
+    key, number = "MLFLOW_EXPERIMENT_NAME", int(record["stage"])
+    given = record["settings"].get(key, "")
+    if record["origins"].get(key, "default") == "default" or not given.endswith(f"stage{number}"):
+        return []
+    renamed = f"{given.removesuffix(str(number))}{number + 1}"
+    return [_change(record, key, renamed, "the experiment is named after its stage")]
+
+
 def _change(record: Mapping[str, Any], key: str, value: str, why: str) -> Change:
     return Change(key, value, record["settings"].get(key, ""), why)

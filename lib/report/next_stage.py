@@ -9,7 +9,14 @@ from typing import Any
 
 from lib.report.forgotten import Kept, kept_scores, replay_share
 from lib.report.label_scores import LabelScores, label_scores, recorded_value
-from lib.report.mix_changes import Change, negative_change, replay_change, rules_change, size_change
+from lib.report.mix_changes import (
+    Change,
+    experiment_change,
+    negative_change,
+    replay_change,
+    rules_change,
+    size_change,
+)
 from lib.report.negatives import NegativeAdvice, suggested_negatives
 from lib.report.suggestion_remarks import label_remarks
 
@@ -50,4 +57,12 @@ def next_stage(record: Mapping[str, Any], ancestors: Sequence[Mapping[str, Any]]
         changes += size_change(record, labels if rules else None, replay)
     remarks = label_remarks(record, ancestors, labels, held=held)
     number = int(record["stage"]) + 1
-    return NextStage(number, record, labels, kept, negatives, (*changes, *share), tuple(remarks))
+    return NextStage(
+        number,
+        record,
+        labels,
+        kept,
+        negatives,
+        (*changes, *share, *experiment_change(record)),
+        tuple(remarks),
+    )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len
 
 from lib.evaluation.retention import Interval
-from lib.report.label_scores import LabelScores
+from lib.report.label_scores import LabelScore
 from lib.report.mix_changes import Change
 from lib.report.next_stage import NextStage
 from lib.report.wording import metric_words, score
 from lib.settings.env_text import WIDTH, commented, key_groups, quoted
 from lib.settings.errors import printable
-
-MIX_KEYS = ("SFT_DATASET_MIX", "SFT_DATASET_IDS", "SFT_DATASET_ID")
 
 
 def next_stage_text(proposal: NextStage) -> str:
@@ -27,6 +27,7 @@ def next_stage_text(proposal: NextStage) -> str:
             f"(finished {record['finished']}). Edit it, look at it with --plan, then train it."
         ),
         "#",
+        *(f"# {printable(line)}" for line in score_lines(proposal)),
         *(line for said in reasons(proposal) for line in commented(said, indent="  ")),
         "#",
         *commented("docs/mixing.md explains the arithmetic. All other keys are those of the stage before."),
@@ -42,9 +43,8 @@ def next_stage_text(proposal: NextStage) -> str:
 
 
 def reasons(proposal: NextStage) -> list[str]:
-    """What was measured, what changes by it and what does not, a sentence or two each."""
-    said = [_scores(proposal.labels)] if proposal.labels else []
-    said += [
+    """What changes and what does not, with the arithmetic, a sentence or two each."""
+    said = [
         f"Set of stage {entry.stage}: {entry.metric} was {score(entry.best)} {entry.best_model}, is "
         f"{score(entry.now)} {_span(entry.interval)} now: "
         f"{'forgotten' if entry.forgotten else 'kept, as far as that can be told'}."
@@ -62,16 +62,34 @@ def _with_reasons(proposal: NextStage) -> Iterator[Change]:
     return (change for change in proposal.changes if change.key != "SFT_NEGATIVE_SHARE")
 
 
-def _scores(labels: LabelScores) -> str:
-    whole = (
-        f"{labels.metric} ({metric_words(labels.metric)}): {score(labels.score)} {_span(labels.interval)} "
-        f"of {labels.samples:,} held-out rows."
-    )
-    each = "; ".join(
-        f"{label.value} {score(label.score)} {_span(label.interval)} {label.verdict}"
+def score_lines(proposal: NextStage) -> list[str]:
+    """The score of all rows, and a table of the labels, the weakest first."""
+    labels = proposal.labels
+    if labels is None:
+        return []
+    head = f"{labels.metric} ({metric_words(labels.metric)}), {labels.samples:,} held-out rows"
+    rows = [
+        (label.value, f"{score(label.score)} {_span(label.interval)}", label.verdict, _multipliers(label))
         for label in labels.labels
-    )
-    return whole + (f" By {labels.field}: {each}." if each else "")
+    ]
+    table = [
+        (labels.field, "score", "", "multiplier"),
+        *rows,
+        ("all rows", f"{score(labels.score)} {_span(labels.interval)}", "", ""),
+    ]
+    widths = [max(cell_len(row[column]) for row in table) for column in range(4)]
+    return [head, *("  " + _row(row, widths) for row in (table if rows else table[-1:]))]
+
+
+def _multipliers(label: LabelScore) -> str:
+    present = f"{label.present:g}"
+    return present if label.proposed == label.present else f"{present} -> {label.proposed:g}"
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """In columns; Japanese characters take two places."""
+    padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True))
+    return "  ".join(padded).rstrip()
 
 
 def _span(interval: Interval) -> str:
