@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,8 +34,7 @@ def show_suggestion(options: argparse.Namespace) -> int:
     ancestors = [asdict(parent.record) for parent in last.chain.parents if parent.record]
     proposal = next_stage(asdict(record), ancestors)
     text = next_stage_text(proposal)
-    _check(text, number)
-    _write(path, text)
+    _write(path, text, number)
     print(*other_than_trained(last), *_said(proposal, path, folder), sep="\n")
     return 0
 
@@ -86,25 +87,38 @@ def _not_trained(stage: SurveyedStage) -> InputError:
     )
 
 
-def _check(text: str, number: int) -> None:
-    """The file as it will be read: what does not load is not written."""
-    with TemporaryDirectory() as folder:
-        (Path(folder) / f"stage{number}.env").write_text(text, encoding="utf-8")
-        load_stage(Path(folder), number, environ={})
-
-
-def _write(path: Path, text: str) -> None:
-    made = False
+def _write(path: Path, text: str, number: int) -> None:
+    """The whole file or none, and only one that loads. Raises InputError."""
     try:
+        _check(path, text, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8", newline="") as file:
-            made = True
+        with path.open("x", encoding="utf-8", newline="") as file, _removed_unless_whole(path):
             file.write(text)
+            file.flush()
     except OSError as error:
-        if made:
-            path.unlink(missing_ok=True)
         raise InputError.of(
             where=str(path),
             expected=f"a new file in a place that can be written to ({error.strerror})",
-            remedy="Name another file with --to FILE.",
+            remedy="Name another file with --to FILE, or make room.",
         ) from error
+
+
+def _check(path: Path, text: str, number: int) -> None:
+    """Loads it as it will be read. What is wrong then is in the record: a value that is no longer allowed."""
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / f"stage{number}.env"
+        draft.write_text(text, encoding="utf-8")
+        try:
+            load_stage(Path(folder), number, environ={})
+        except InputError as error:
+            problems = (replace(p, where=p.where.replace(str(draft), str(path))) for p in error.problems)
+            raise InputError(problems) from error
+
+
+@contextmanager
+def _removed_unless_whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

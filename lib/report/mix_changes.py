@@ -39,7 +39,7 @@ def _multiplied(label: LabelScore, everything: float) -> str:
     had = "" if label.present == 1.0 else f"{label.present:g} × "
     wanted = label.present * (1 - label.score) / (1 - everything)
     held = f", held to {label.proposed:g}" if wanted > LARGEST_MULTIPLIER else ""
-    return f"{label.value}: {had}(1 - {label.score:.2f}) / (1 - {everything:.2f}) = {wanted:.2f}{held}"
+    return f"{label.value}: {had}(1 - {label.score:.3f}) / (1 - {everything:.3f}) = {wanted:.2f}{held}"
 
 
 def replay_change(kept: Sequence[Kept], present: float, replay: float) -> list[Change]:

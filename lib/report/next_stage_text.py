@@ -69,7 +69,12 @@ def score_lines(proposal: NextStage) -> list[str]:
         return []
     head = f"{labels.metric} ({metric_words(labels.metric)}), {labels.samples:,} held-out rows"
     rows = [
-        (label.value, f"{score(label.score)} {_span(label.interval)}", label.verdict, _multipliers(label))
+        (
+            " ".join(label.value.split()),
+            f"{score(label.score)} {_span(label.interval)}",
+            label.verdict,
+            _multipliers(label),
+        )
         for label in labels.labels
     ]
     table = [
