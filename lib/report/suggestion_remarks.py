@@ -28,8 +28,24 @@ def label_remarks(
         if held and labels.rules:
             rules = json.dumps(labels.rules, ensure_ascii=False)
             yield f"Left out beside a declared share of negatives, which rules would move: {rules}."
+        elif labels.rules:
+            yield from _never_drawn(record)
         yield from (_without_rows(label, ancestors) for label in labels.missing)
         yield from _unsure(record, labels)
+
+
+def _never_drawn(record: Mapping[str, Any]) -> Iterator[str]:
+    """Where new rows are to be had; the ledger does not say which labels they carry."""
+    found = [
+        f"{line['unseen']:,} of {line['training']:,} in {short_name(line['id'])}"
+        for line in record["data"]["ledger"]["sources"]
+        if line["unseen"] and line.get("replay_of") is None
+    ]
+    if found:
+        yield (
+            f"Rules repeat the rows that are drawn. Never drawn were {enumeration(found)}: a larger weight "
+            f"there brings new ones."
+        )
 
 
 def _without_rows(label: LabelScore, ancestors: Sequence[Mapping[str, Any]]) -> str:

@@ -67,6 +67,7 @@ def ledger() -> dict[str, Any]:
             "weight": 1.0,
             "rows": 400,
             "validation": 20,
+            "training": 380,
             "requested": requested,
             "drawn": drawn,
             "upsampled": upsampled,

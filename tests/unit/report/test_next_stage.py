@@ -47,6 +47,19 @@ def test_a_label_that_is_behind_is_multiplied_and_the_others_are_left_alone() ->
     ]
 
 
+def test_it_is_said_where_new_rows_are_to_be_had() -> None:
+    record = record_of()
+    first, second = record["data"]["ledger"]["sources"]
+    first["unseen"], second["unseen"] = 300, 0
+    (remark,) = next_stage(record, []).remarks
+    assert remark == (
+        "Rules repeat the rows that are drawn. Never drawn were 300 of 380 in 基本.jsonl: a larger weight "
+        "there brings new ones."
+    )
+    first["unseen"] = 0
+    assert next_stage(record, []).remarks == ()
+
+
 def test_rules_that_were_there_stay_and_are_multiplied() -> None:
     rules = {"SFT_USE_UPSAMPLING": "1", "SFT_UPSAMPLE_RULES": '{"csv": 2.0, "xml": 1.5}'}
     proposal = next_stage(record_of(**rules), [])
