@@ -4,7 +4,7 @@ seen next. docs/mixing.md states the arithmetic with an example."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lib.evaluation.retention import Interval, headline_metric, interval_of, metrics_of
@@ -54,6 +54,12 @@ class LabelScores:
     def rules(self) -> dict[str, float]:
         """The multipliers that change, by label."""
         return {label.value: label.proposed for label in self.labels if label.proposed != label.present}
+
+    @property
+    def left_alone(self) -> LabelScores:
+        """The same scores, with the multipliers that there are."""
+        kept = (replace(label, proposed=label.present) for label in self.labels)
+        return replace(self, labels=tuple(kept))
 
     @property
     def missing(self) -> list[LabelScore]:

@@ -82,8 +82,9 @@ def size_change(record: Mapping[str, Any], labels: LabelScores | None, replay: f
     wanted = whole * (1 - replay)
     size = max(round(before * wanted / (own + added)), 1)
     why = (
-        f"an epoch keeps about {number(whole)} draws: the rules add {added:,.0f} to {number(own)} of its own"
-        + (f", and {replay:.0%} are replayed" if replay else "")
+        f"an epoch keeps about {number(whole)} draws, {number(own)} of its own"
+        + (f" and {added:,.0f} that the rules add" if added else "")
+        + (f", {replay:.0%} of them replayed" if replay else "")
         + f"; {before:,.0f} × {wanted:,.0f} / {own + added:,.0f} = {size:,}"
     )
     return [_change(record, "SFT_DATASET_MIX_TOTAL_SIZE", str(size), why)]

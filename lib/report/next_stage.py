@@ -56,13 +56,12 @@ def next_stage(record: Mapping[str, Any], ancestors: Sequence[Mapping[str, Any]]
     if rules or replay != present:
         changes += size_change(record, labels if rules else None, replay)
     remarks = label_remarks(record, ancestors, labels, held=held)
-    number = int(record["stage"]) + 1
     return NextStage(
-        number,
-        record,
-        labels,
-        kept,
-        negatives,
-        (*changes, *share, *experiment_change(record)),
-        tuple(remarks),
+        stage=int(record["stage"]) + 1,
+        based_on=record,
+        labels=labels.left_alone if labels and held else labels,
+        kept=kept,
+        negatives=negatives,
+        changes=(*changes, *share, *experiment_change(record)),
+        remarks=tuple(remarks),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.cells import cell_len
 
 from lib.evaluation.retention import Interval
+from lib.lineage.ancestry import PASSING
 from lib.report.label_scores import LabelScore
 from lib.report.mix_changes import Change
 from lib.report.next_stage import NextStage
@@ -33,11 +34,13 @@ def next_stage_text(proposal: NextStage) -> str:
         *commented("docs/mixing.md explains the arithmetic. All other keys are those of the stage before."),
     ]
     changes = {change.key: change for change in proposal.changes}
-    given = _given(proposal)
+    given, origins = _given(proposal), record["origins"]
     for group in key_groups():
         found = [key for key in group if key in changes or key in given]
         lines += (
-            ["", *(line for key in found for line in _setting(key, given, changes.get(key)))] if found else []
+            ["", *(line for key in found for line in _setting(key, given, changes.get(key), origins))]
+            if found
+            else []
         )
     return "\n".join(lines) + "\n"
 
@@ -110,13 +113,15 @@ def _given(proposal: NextStage) -> dict[str, str]:
     }
 
 
-def _setting(key: str, given: dict[str, str], change: Change | None) -> list[str]:
+def _setting(
+    key: str, given: Mapping[str, str], change: Change | None, origins: Mapping[str, str]
+) -> list[str]:
+    """The line; what was changed, and what no stage file said, with a comment."""
     value = quoted(change.value if change else given[key])
-    if change is None:
-        return [f"{key}={value}"]
-    line = f"{key}={value}  # was {printable(' '.join(change.was.split())) or 'not set'}"
-    return (
-        [line]
-        if len(line) <= WIDTH and "\n" not in value
-        else [*commented(f"was {change.was}"), f"{key}={value}"]
-    )
+    remark = f"from {origins[key]}" if key in given and origins[key] in PASSING else ""
+    if change:
+        remark = f"was {' '.join(change.was.split()) or 'not set'}"
+    line = f"{key}={value}  # {printable(remark)}" if remark else f"{key}={value}"
+    if not remark or (len(line) <= WIDTH and "\n" not in value):
+        return [line]
+    return [*commented(remark), f"{key}={value}"]

@@ -133,6 +133,7 @@ def test_a_declared_share_of_negatives_holds_the_rules_back() -> None:
     proposal = next_stage(record_of(SFT_NEGATIVE_SHARE="0.5"), [])
     assert proposal.changes == ()
     assert '{"xml": 1.7}' in proposal.remarks[0]
+    assert "1 -> 1.7" not in next_stage_text(proposal)
 
 
 def test_records_without_scores_labels_or_origins_have_a_proposal_too() -> None:
@@ -158,6 +159,7 @@ def test_the_file_loads_and_says_the_same(tmp_path: Path) -> None:
     text = next_stage_text(proposal)
     assert all(len(line) <= 110 for line in text.splitlines() if line.startswith("#"))
     assert "SFT_USE_UPSAMPLING=1  # was not set" in text
+    assert "SFT_LR=1e-3  # from --set" in text
 
 
 @given(st.text(min_size=1, max_size=12), st.text(min_size=1, max_size=12))
