@@ -60,10 +60,11 @@ def test_it_is_said_where_new_rows_are_to_be_had() -> None:
     assert next_stage(record, []).remarks == ()
 
 
-def test_rules_that_were_there_stay_and_are_multiplied() -> None:
+def test_rules_that_were_there_stay_and_are_multiplied(tmp_path: Path) -> None:
     rules = {"SFT_USE_UPSAMPLING": "1", "SFT_UPSAMPLE_RULES": '{"csv": 2.0, "xml": 1.5}'}
     proposal = next_stage(record_of(**rules), [])
     assert json.loads(changed(proposal)["SFT_UPSAMPLE_RULES"]) == {"csv": 2.0, "xml": 2.5}
+    assert loaded(proposal, tmp_path).data.upsample_rules == {"csv": 2.0, "xml": 2.5}
     assert "SFT_USE_UPSAMPLING" not in changed(proposal)
     switched_off = next_stage(record_of(**rules | {"SFT_USE_UPSAMPLING": "0"}), [])
     assert json.loads(changed(switched_off)["SFT_UPSAMPLE_RULES"]) == {"xml": 1.7}
