@@ -1,6 +1,6 @@
 """Does a suggestion, followed, raise the weakest label? On the embedded curriculum, against a control.
 
-    python docs/figures/suggestion.py [--after 1] [--schemas training] [--seeds 3407 1 2]
+    python docs/figures/suggestion.py [--after 1] [--schemas training] [--steps 64] [--seeds 3407 1 2]
 
 Trains the embedded stages up to `--after`, scores the last one on rows made for that, asks `--suggest` for
 the next stage, and trains it twice for each seed: as proposed, and with the same number of steps without the
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--after", type=int, default=1, help="the stage whose scores decide")
     parser.add_argument("--schemas", choices=SCHEMAS, default="training")
     parser.add_argument("--seeds", type=int, nargs="+", default=(3407, 1, 2))
+    parser.add_argument("--steps", type=int, help="of the proposed stage; default: as its file says")
     parser.add_argument("--rows", type=int, default=500, help="of each of the two sets")
     options = parser.parse_args()
     work, number = options.work.resolve(), options.after + 1
@@ -56,11 +57,12 @@ def main() -> None:
     proposal = (work / f"stages/stage{number}.suggested.env").read_text(encoding="utf-8")
     weakest = rule_of(proposal)
     made(work / "judge.jsonl", {name: 60 if name == weakest else 10 for name in FORMATS}, options, seen)
+    length = ["--set", f"SFT_MAX_STEPS={options.steps}"] if options.steps else []
     for seed in options.seeds:
         for arm, text in (("proposal", proposal), ("control", without_rules(proposal, work, options.after))):
             (work / f"stages/stage{number}.env").write_text(text, encoding="utf-8")
             judged = scored_on(work / "judge.jsonl", options.rows)
-            train(work, number, "--force", "--set", f"SFT_SEED={seed}", *judged)
+            train(work, number, "--force", "--set", f"SFT_SEED={seed}", *length, *judged)
             (work / f"output/conversion_stage{number}").rename(work / f"{arm}-{seed}")
         compare(work, weakest, seed)
     print(f"load after: {os.getloadavg()[0]:.1f}")

@@ -6,6 +6,8 @@ from stage_records import ledger, masked_row, samples, stage_record
 from lib.report.charts import figures
 from lib.report.content import report_content
 from lib.report.negatives import negative_stages, suggested_negatives
+from lib.report.next_stage import next_stage
+from lib.report.next_stage_text import next_stage_text, reasons
 from lib.report.page import page
 
 
@@ -82,3 +84,14 @@ def test_no_change_where_the_intervals_overlap() -> None:
 @pytest.mark.parametrize(("trained", "missing"), [(0, "negatives"), (100, "positives")])
 def test_one_kind_alone_has_no_odds(trained: int, missing: str) -> None:
     assert f"mix {missing} in" in arithmetic(record(1, 0.5, 0.02, trained=trained))
+
+
+def test_the_share_goes_into_the_next_stage_unless_it_is_declared_by_data_set() -> None:
+    asked = record(1, 0.9, 0.15)
+    (change,) = next_stage(asked, []).changes
+    assert (change.key, change.value, change.was) == ("SFT_NEGATIVE_SHARE", "0.60", "")
+    assert "SFT_NEGATIVE_SHARE=0.60  # was not set" in next_stage_text(next_stage(asked, []))
+    asked["settings"]["SFT_NEGATIVE_SHARE"] = '{"data/news.jsonl": 0.5}'
+    by_data_set = next_stage(asked, [])
+    assert by_data_set.changes == ()
+    assert any("SFT_NEGATIVE_SHARE=0.60" in said for said in reasons(by_data_set))
