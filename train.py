@@ -8,6 +8,7 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
     python train.py --stage 2 --plan       say what stage 2 would do
     python train.py --status               say where every stage stands
     python train.py --stage 0 --evaluate-only    score the untouched base on every stage's evaluation set
+    python train.py --suggest 4                  write a proposal for stage 4 from the scores of stage 3
     python train.py --import-config FILE         write a stage file from a YAML of Axolotl or LLaMA-Factory
     SFT_LR=1e-5 python train.py --stage 3 --set SFT_EPOCHS=2 --nproc 2
 """
@@ -22,6 +23,7 @@ from lib.commands.arguments import parse, worker_command
 from lib.commands.evaluate import evaluate_only
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
+from lib.commands.suggest import show_suggestion
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage, stage_files
@@ -40,6 +42,8 @@ def main() -> int:
     try:
         if options.import_config:
             return show_import(options)
+        if options.suggest:
+            return show_suggestion(options)
         if options.status:
             return show_status(options)
         world = plan_world(options.nproc)

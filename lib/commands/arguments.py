@@ -54,10 +54,26 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         metavar="FILE",
         help="write a stage file from a YAML of Axolotl or LLaMA-Factory, and stop",
     )
-    add("--to", type=Path, metavar="DIR", help="with --import-config: folder (default: stages-imported)")
+    add(
+        "--suggest",
+        type=_whole(1),
+        metavar="N",
+        help="write a proposal for stage N from the scores of stage N-1, and stop",
+    )
+    add(
+        "--to",
+        type=Path,
+        metavar="PATH",
+        help="with --import-config: folder (default: stages-imported); "
+        "with --suggest: file (default: stageN.suggested.env beside the stage files)",
+    )
     options = parser.parse_args(arguments)
-    if options.to and not options.import_config:
-        parser.error("--to belongs to --import-config")
+    if options.to and not (options.import_config or options.suggest):
+        parser.error("--to belongs to --import-config or --suggest")
+    if options.suggest:
+        if options.import_config or options.stage or options.status or options.plan or options.json:
+            parser.error("--suggest goes with --to, --stages-dir and --set alone")
+        return options
     if options.import_config:
         if options.stage or options.status or options.plan or options.evaluate_only or options.set:
             parser.error("--import-config goes with --to alone")

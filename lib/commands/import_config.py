@@ -4,7 +4,7 @@ import argparse
 import shlex
 
 from lib.importing import ImportedStage, import_config
-from lib.importing.stage_text import quoted
+from lib.settings.env_text import quoted
 from lib.settings.errors import printable
 
 
