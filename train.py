@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from lib.commands.arguments import parse, worker_command
 from lib.commands.evaluate import evaluate_only
+from lib.commands.failing import failures_explained
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
 from lib.data.chat import chat_of
@@ -31,6 +32,7 @@ from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.worker_words import say_last
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def main() -> int:
             return evaluate_only(options, chosen, world)
         return train(options, chosen, world)
     except InputError as error:
-        print(error, file=sys.stderr)
+        say_last(str(error))
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -73,7 +75,8 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
                 if code:
                     return code
             else:
-                run_stage(stage, world, warnings)
+                with failures_explained(stage, world):
+                    run_stage(stage, world, warnings)
         verdict = failed_gate(stage.settings)
         if verdict and not is_worker():
             print(*verdict, sep="\n", file=sys.stderr)
