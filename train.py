@@ -6,6 +6,7 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
 
     python train.py --stage all            train every stage of stages/ that is not up to date
     python train.py --stage 2 --plan       say what stage 2 would do
+    python train.py --stage 2 --check      find what would go wrong, before it does
     python train.py --status               say where every stage stands
     python train.py --stage 0 --evaluate-only    score the untouched base on every stage's evaluation set
     python train.py --import-config FILE         write a stage file from a YAML of Axolotl or LLaMA-Factory
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from lib.commands.arguments import parse, worker_command
+from lib.commands.check import check_stages
 from lib.commands.evaluate import evaluate_only
 from lib.commands.failing import failures_explained
 from lib.commands.import_config import show_import
@@ -30,6 +32,7 @@ from lib.lineage.gate import earlier_stages, failed_gate
 from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
+from lib.preflight.check import preflight
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.worker_words import say_last
@@ -46,6 +49,8 @@ def main() -> int:
         chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
         if options.plan:
             return show_plans(options, chosen, world)
+        if options.check:
+            return check_stages(options, chosen, world)
         if options.evaluate_only:
             return evaluate_only(options, chosen, world)
         return train(options, chosen, world)
@@ -68,7 +73,7 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
             preconditions(stage)  # before torch is loaded: what is wrong is said within a second
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
             stage = with_batch(stage, world)
-            warnings = preconditions(stage)
+            warnings = preflight(stage, world)
             if world.distributed and not is_worker():
                 sharded = world.shards(stage.settings.training)
                 code = run_workers(world, worker_command(options, number), sharded=sharded)

@@ -135,18 +135,27 @@ KNOWN = (
     ),
     KnownFailure(
         GATED,
-        r"GatedRepo|gated repo|is restricted|401 Client Error|403 Client Error|Invalid user token|"
-        r"awaiting a review",
+        r"GatedRepo|you are trying to access a gated repo|Access to \S+ \S+ is restricted|403 Client Error|"
+        r"Invalid user token|awaiting a review",
         "the model's or data set's owner lets only accounts in that accepted the terms, and no token of such "
         "an account is set",
         "accept the terms on its page at huggingface.co, then set HF_TOKEN (or run `hf auth login`)",
         "huggingface_hub.errors.GatedRepoError",
     ),
     KnownFailure(
+        "not on the Hub",
+        r"RepositoryNotFound|RevisionNotFound|Repository Not Found|Revision Not Found|"
+        r"not a valid model identifier|DatasetNotFoundError|EntryNotFoundError: 404",
+        "there is no such repository, revision or file, or it is private",
+        "check the id and SFT_BASE_REVISION for typing errors; a private one needs HF_TOKEN",
+        "huggingface_hub.errors.RepositoryNotFoundError",
+    ),
+    KnownFailure(
         OFFLINE,
         r"OfflineModeIsEnabled|offline mode is enabled|outgoing traffic has been disabled",
         "it is not in the local cache, and HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network",
-        "unset it and run once where there is a network, or give a local folder",
+        "unset it and run once where there is a network (a gated model needs HF_TOKEN), or give a local "
+        "folder",
         "huggingface_hub.errors.OfflineModeIsEnabled",
     ),
     KnownFailure(

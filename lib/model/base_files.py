@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lib.failures.explain import explain
 from lib.settings import InputError, ModelSettings
 
 CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
@@ -125,14 +126,18 @@ def base_error(path: str, error: Exception) -> InputError:
     first_line = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
-    local = Path(path).exists()
     return InputError.of(
         where="base model",
         key="SFT_BASE_MODEL",
         value=path,
         expected=f"a model folder or a Hub id that can be read ({first_line})",
-        remedy="look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
-        if local
-        else "give the path of a model folder, or an id that is in the Hub cache or can be downloaded "
-        "(a gated model needs HF_TOKEN)",
+        remedy=_remedy(path, error),
     )
+
+
+def _remedy(path: str, error: Exception) -> str:
+    if found := explain(error):
+        return f"{found.failure.remedy} ({found.failure.cause})"
+    if Path(path).exists():
+        return "look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
+    return "give the path of a model folder, or an id that is in the Hub cache or can be downloaded"

@@ -25,7 +25,7 @@ class Saving(NamedTuple):
     bytes: int
 
     def line(self, now: int, usable: int) -> str:
-        fits = "" if self.bytes > usable else f", fits in {readable_bytes(usable)}"
+        fits = "" if self.bytes > usable or now <= usable else f", fits in {readable_bytes(usable)}"
         return (
             f"{self.keys} ({self.price}): about {readable_bytes(self.bytes)} instead of "
             f"{readable_bytes(now)}{fits}"
