@@ -94,6 +94,13 @@ KNOWN = (
         follows=True,
     ),
     KnownFailure(
+        "port in use",
+        r"EADDRINUSE|Address already in use",
+        "the port that the processes meet at is taken, often by an earlier run that still goes on",
+        "end the earlier run, or choose another MASTER_PORT",
+        "torch.distributed.TCPStore",
+    ),
+    KnownFailure(
         "another rank ended",
         r"gloo.*(Connection closed by peer|Connection reset by peer|Broken pipe|Connection refused)|"
         r"DistNetworkError|ncclRemoteError|Socket closed",
@@ -109,13 +116,6 @@ KNOWN = (
         "run again with NCCL_DEBUG=INFO and read the first WARN; often NCCL_P2P_DISABLE=1, a larger /dev/shm "
         "(--shm-size=8g) or NCCL_SOCKET_IFNAME=<interface> helps",
         "NVIDIA/nccl: troubleshooting",
-    ),
-    KnownFailure(
-        "port in use",
-        r"EADDRINUSE|Address already in use",
-        "the port that the processes meet at is taken, often by an earlier run that still goes on",
-        "end the earlier run, or choose another MASTER_PORT",
-        "torch.distributed.TCPStore",
     ),
     KnownFailure(
         BATCH_MISMATCH,
