@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,12 @@ def _trained_first(earlier: Sequence[SurveyedStage], chosen: Sequence[int]) -> t
 def _with_data(
     subject: Subject, known: dict[int, StageSettings], characters: int
 ) -> tuple[Subject, list[Verdict]]:
-    """The subject with tokenizer, template and rows as a plan reads them; failed verdicts for what cannot."""
-    unread: list[Verdict] = []
-    try:
+    """The subject with tokenizer, template and rows as a plan reads them; failed verdicts for rows that it
+    refuses. A template that is wrong has a check of its own."""
+    with suppress(InputError):
         template = subject.settings.data.chat_template
         chat = ChatFormat.load(subject.base, template) if subject.base else None
         subject = replace(subject, chat=chat)
-    except InputError as error:
-        unread += [Verdict.failed("chat template", problem) for problem in error.problems]
     try:
         upcoming = {number: known[number] for number in subject.runs_before}
         earlier = replayed_stages(subject.stage, upcoming)
@@ -131,9 +130,9 @@ def _with_data(
         plan = make_plan(
             subject.stage, planned, subject.world, runs_before=subject.runs_before, forced=True, chat=None
         )
-        return replace(subject, planned=planned, plan=plan), unread
+        return replace(subject, planned=planned, plan=plan), []
     except InputError as error:
-        return subject, [*unread, *(Verdict.failed("data", problem) for problem in error.problems)]
+        return subject, [Verdict.failed("data", problem) for problem in error.problems]
 
 
 def _with_probe(checked: CheckedStage, subject: Subject) -> CheckedStage:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lib.failures.explain import explain
+from lib.lineage.obstacles import base_problems
 from lib.model.base_files import base_is_here
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
@@ -20,7 +21,9 @@ def base_and_data(subject: Subject) -> Iterator[Verdict]:
     from huggingface_hub import HfApi
 
     hub, model = HfApi(), subject.settings.model
-    if base_is_here(model):
+    if problems := base_problems(subject.settings):
+        yield from (Verdict.failed("base model", problem) for problem in problems)
+    elif base_is_here(model):
         yield Verdict.ok("base model", f"{model.base_model} is on this machine")
     else:
         revision = model.base_revision or None

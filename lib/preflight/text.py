@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lib.data.chat import ChatFormat
 from lib.lineage.contract import check_contract
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict, verdicts_of
@@ -39,10 +40,13 @@ def rows(subject: Subject) -> Iterator[Verdict]:
 
 
 def chat_template(subject: Subject) -> Iterable[Verdict]:
-    """The template renders, and is that of the stage below."""
+    """The template is there and is that of the stage below. Raises InputError for one that is not."""
     chat, settings = subject.chat, subject.settings
-    if chat is None:
+    if subject.base is None:
         return [Verdict.warning("chat template", "not tried: the tokenizer is not on this machine")]
+    chat = chat or ChatFormat.load(subject.base, settings.data.chat_template)
+    if chat is None:
+        return [Verdict.warning("chat template", "only transformers can read this tokenizer: see the probe")]
     problems, changes = check_contract(subject.stage, chat, runs_before=subject.runs_before)
     name = settings.data.chat_template or "the tokenizer's own"
     # Its remarks are among those of the data, where rows were read.
