@@ -35,7 +35,7 @@ KNOWN = (
         r"(undefined symbol|GLIBC\S* not found|DLL load failed)",
         "flash-attn's binary was built for another torch, CUDA or C++ ABI than the one that runs",
         "build it against this torch: pip install -r requirements-gpu.txt --no-build-isolation "
-        "--force-reinstall --no-deps; or do without: SFT_ATTENTION=sdpa",
+        "--force-reinstall --no-deps; or do without: pip uninstall flash-attn",
         "axolotl#3142; Dao-AILab/flash-attention#1832",
     ),
     KnownFailure(

@@ -10,7 +10,6 @@ from typing import Any
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
-from lib.failures.explain import explain
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.obstacles import obstacles
 from lib.lineage.plan import make_plan
@@ -19,7 +18,7 @@ from lib.lineage.stage_batch import with_batch
 from lib.preflight.hub import base_and_data
 from lib.preflight.machine import attention, deepspeed, disk, memory, number_type, torch_build
 from lib.preflight.store import tracking_store
-from lib.preflight.subject import Check, Subject, run_checks
+from lib.preflight.subject import Check, Subject, failed_verdicts, run_checks
 from lib.preflight.surroundings import earlier_stages, output_folder, packages, settings
 from lib.preflight.targets import targets
 from lib.preflight.text import chat_template, context_length, rows, tokenizer
@@ -144,15 +143,8 @@ def _with_probe(checked: CheckedStage, subject: Subject) -> CheckedStage:
         )
     try:
         probed = probe_stage(subject)
-    except InputError as error:
-        found = tuple(Verdict.failed("probe", problem) for problem in error.problems)
-        return replace(checked, verdicts=(*checked.verdicts, *found))
     except Exception as error:
-        explanation = explain(error)
-        if explanation is None:
-            raise
-        verdict = Verdict.known("probe", "failed", explanation.failure, explanation.said)
-        return replace(checked, verdicts=(*checked.verdicts, verdict))
+        return replace(checked, verdicts=(*checked.verdicts, *failed_verdicts("probe", error)))
     return replace(checked, verdicts=(*checked.verdicts, *probed.verdicts), probed=probed)
 
 

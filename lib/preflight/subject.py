@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib.data.chat import ChatFormat
 from lib.data.prepare import PlannedData
+from lib.failures.explain import explain
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.plan import StagePlan
 from lib.model.architecture import Architecture, read_architecture
@@ -52,12 +53,22 @@ Check = Callable[[Subject], Iterable[Verdict]]
 
 
 def run_checks(checks: Sequence[Check], subject: Subject) -> list[Verdict]:
-    """All verdicts, in the order of the checks; an input error of one is its failed verdict."""
+    """All verdicts, in the order of the checks; an input error or a known failure of one is a failed verdict.
+    Raises what is neither."""
     found: list[Verdict] = []
     for check in checks:
         try:
             found += check(subject)
-        except InputError as error:
-            name = check.__name__.replace("_", " ")
-            found += [Verdict.failed(name, problem) for problem in error.problems]
+        except Exception as error:
+            found += failed_verdicts(check.__name__.replace("_", " "), error)
     return found
+
+
+def failed_verdicts(name: str, error: Exception) -> list[Verdict]:
+    """An input error or a known failure as verdicts. Raises any other."""
+    if isinstance(error, InputError):
+        return [Verdict.failed(name, problem) for problem in error.problems]
+    explanation = explain(error)
+    if explanation is None:
+        raise error
+    return [Verdict.known(name, "failed", explanation.failure, explanation.said)]
