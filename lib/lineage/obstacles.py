@@ -29,24 +29,6 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
 
     `runs_before` are earlier stages that the same command trains first: they will be in order by then.
     """
-    problems, notices = parent_obstacles(stage, runs_before=runs_before)
-    return [*place_problems(stage.settings), *problems], notices
-
-
-def place_problems(settings: StageSettings) -> list[Problem]:
-    """What is wrong with this machine for the stage: base, packages, folder."""
-    return [
-        *base_problems(settings),
-        *package_problems(settings),
-        *unwritable_problems(settings),
-        *running_problems(settings),
-    ]
-
-
-def parent_obstacles(
-    stage: SurveyedStage, *, runs_before: Sequence[int] = ()
-) -> tuple[list[Problem], list[str]]:
-    """The same as `obstacles` of earlier stages alone."""
     settings, chain = stage.settings, stage.chain
     missing = [number for number in chain.missing if number not in runs_before]
     stale = {number: why for number, why in stage.stale_parents.items() if number not in runs_before}
@@ -55,8 +37,14 @@ def parent_obstacles(
     unfinished = [
         parent.stage for parent in chain.parents if parent.record is None and parent.stage not in known
     ]
+    problems = [
+        *_base_problems(settings),
+        *package_problems(settings),
+        *unwritable_problems(settings),
+        *_running_problems(settings),
+    ]
     if settings.strict:
-        problems = [
+        problems += [
             *_missing_problems(settings, missing),
             *_unfinished_problems(settings, unfinished),
             *_stale_problems(settings, stale),
@@ -76,7 +64,7 @@ def parent_obstacles(
         f"[WARNING] stage {number} has an adapter but no stage.json: not finished, or made elsewhere"
         for number in unfinished
     ]
-    return [], notices
+    return problems, notices
 
 
 def _missing_notices(settings: StageSettings, missing: Sequence[int], *, starts_from_base: bool) -> list[str]:
@@ -142,7 +130,7 @@ def _gate_problems(settings: StageSettings, failed: Mapping[int, tuple[str, ...]
     ]
 
 
-def running_problems(settings: StageSettings) -> list[Problem]:
+def _running_problems(settings: StageSettings) -> list[Problem]:
     pid = running_elsewhere(settings.stage_dir)
     if pid is None:
         return []
@@ -157,7 +145,7 @@ def running_problems(settings: StageSettings) -> list[Problem]:
     ]
 
 
-def base_problems(settings: StageSettings) -> list[Problem]:
+def _base_problems(settings: StageSettings) -> list[Problem]:
     """A problem when the base is named by a path, not by a Hub id, and there is no such folder."""
     name = settings.model.base_model
     is_path = name.startswith((".", "/")) or name.count("/") > 1

@@ -19,7 +19,7 @@ from lib.preflight.hub import base_and_data
 from lib.preflight.machine import attention, deepspeed, disk, memory, number_type, torch_build
 from lib.preflight.store import tracking_store
 from lib.preflight.subject import Check, Subject, failed_verdicts, run_checks
-from lib.preflight.surroundings import earlier_stages, output_folder, packages, settings
+from lib.preflight.surroundings import settings, surroundings
 from lib.preflight.targets import targets
 from lib.preflight.text import chat_template, context_length, rows, tokenizer
 from lib.preflight.trainability import Probed, probe_stage
@@ -31,7 +31,7 @@ AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_st
 """Milliseconds each, so every run begins with them; what else there is a run finds by itself before it loads
 weights."""
 BEFORE_LOADING: tuple[Check, ...] = (
-    settings, output_folder, packages, earlier_stages, *AT_START,
+    settings, surroundings, *AT_START,
     base_and_data, rows, chat_template, tokenizer, context_length,
     number_type, attention, targets,
 )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lib.failures.explain import explain
-from lib.lineage.obstacles import base_problems
+from lib.lineage.obstacles import obstacles
 from lib.model.base_files import base_is_here
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
@@ -17,15 +17,13 @@ ANSWER_SECONDS = 10
 
 def base_and_data(subject: Subject) -> Iterator[Verdict]:
     """The base model is here, or the Hub lets this account have it; and so for data sets. Nothing is
-    downloaded."""
+    downloaded. A path to nowhere is among the stage's obstacles."""
     from huggingface_hub import HfApi
 
     hub, model = HfApi(), subject.settings.model
-    if problems := base_problems(subject.settings):
-        yield from (Verdict.failed("base model", problem) for problem in problems)
-    elif base_is_here(model):
+    if base_is_here(model):
         yield Verdict.ok("base model", f"{model.base_model} is on this machine")
-    else:
+    elif all(problem.key != "SFT_BASE_MODEL" for problem in obstacles(subject.stage)[0]):
         revision = model.base_revision or None
 
         def ask() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from lib.lineage.obstacles import parent_obstacles, running_problems, unwritable_problems
+from lib.lineage.obstacles import obstacles
 from lib.lineage.packages import package_problems
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict, verdicts_of
+from lib.settings import Problem, StageSettings
+
+PACKAGES, EARLIER, FOLDER, BASE = "packages", "earlier stages", "output folder", "base model"
 
 
 def settings(subject: Subject) -> Iterable[Verdict]:
@@ -18,32 +21,44 @@ def settings(subject: Subject) -> Iterable[Verdict]:
     return verdicts_of("settings", [], marked, f"{given} keys are set, {stage.env_file} is in order")
 
 
-def output_folder(subject: Subject) -> Iterable[Verdict]:
-    """It can be written, and no other run does so."""
-    stage = subject.settings
-    problems = [*unwritable_problems(stage), *running_problems(stage)]
-    return verdicts_of("output folder", problems, [], f"{stage.stage_dir} can be written")
+def surroundings(subject: Subject) -> Iterator[Verdict]:
+    """What a plan and the start of a run look at: folder, packages, earlier stages, the base's path."""
+    problems, notices = obstacles(subject.stage, runs_before=subject.runs_before)
+    fine = {
+        FOLDER: f"{subject.settings.stage_dir} can be written, and nobody else does",
+        PACKAGES: "all that the settings ask for are installed",
+        EARLIER: _earlier(subject),
+    }
+    about: dict[str, list[Problem]] = {name: [] for name in (*fine, BASE)}
+    for problem in problems:
+        about[_subject_of(problem, subject.settings)].append(problem)
+    for name, found in about.items():
+        if found or name in fine:
+            yield from verdicts_of(name, found, notices if name == EARLIER else (), fine.get(name, ""))
 
 
-def packages(subject: Subject) -> Iterable[Verdict]:
-    """Those that only some settings need."""
-    fine = "all that the settings ask for are installed"
-    return verdicts_of("packages", package_problems(subject.settings), [], fine)
+def _subject_of(problem: Problem, stage: StageSettings) -> str:
+    """Under which name the table has it."""
+    if problem in package_problems(stage):
+        return PACKAGES
+    if problem.key == "SFT_BASE_MODEL":
+        return BASE
+    earlier = [f"{stage.output}_stage{number}" for number in range(1, stage.stage)]
+    numbered = [f"stage {number}" for number in range(1, stage.stage)]
+    if problem.key in {*numbered, "SFT_RETENTION_MIN"} or problem.value in earlier:
+        return EARLIER
+    return FOLDER
 
 
-def earlier_stages(subject: Subject) -> Iterable[Verdict]:
-    """Complete and as their files say; of those that are trained first, nothing can be said yet."""
-    problems, notices = parent_obstacles(subject.stage, runs_before=subject.runs_before)
+def _earlier(subject: Subject) -> str:
     there = [
         parent.stage for parent in subject.stage.chain.parents if parent.stage not in subject.runs_before
     ]
     parts = [f"{_named(there)} in order"] if there else []
     if subject.runs_before:
-        trained = (
-            f"{_named(subject.runs_before)} trained first by this command, checked without their adapters"
-        )
-        parts.append(trained)
-    return verdicts_of("earlier stages", problems, notices, "; ".join(parts) or "none")
+        first = f"{_named(subject.runs_before)} trained first by this command"
+        parts.append(f"{first}, checked without what they will have taught")
+    return "; ".join(parts) or "none"
 
 
 def _named(stages: Iterable[int]) -> str:
