@@ -23,10 +23,9 @@ STARTS = (*AT_START, surroundings)
 def with_tables(page: str) -> str:
     """The page with its marked tables as the code has them."""
     for name, table in (("checks", checks_table()), ("failures", failures_table())):
-        marked = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        page = re.sub(
-            marked, lambda found, table=table: f"{found[1]}{table}{found[2]}", page, flags=re.DOTALL
-        )
+        before, start, rest = page.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        page = f"{before}{start}{table}{end}{after}"
     return page
 
 
