@@ -17,7 +17,7 @@ from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.preflight.hub import base_and_data
 from lib.preflight.machine import attention, deepspeed, disk, memory, number_type, torch_build
-from lib.preflight.store import tracking_store
+from lib.preflight.store import tracking_server, tracking_store
 from lib.preflight.subject import Check, Subject, failed_verdicts, run_checks
 from lib.preflight.surroundings import settings, surroundings
 from lib.preflight.targets import targets
@@ -32,7 +32,7 @@ AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_st
 weights."""
 BEFORE_LOADING: tuple[Check, ...] = (
     settings, surroundings, *AT_START,
-    base_and_data, rows, chat_template, tokenizer, context_length,
+    tracking_server, base_and_data, rows, chat_template, tokenizer, context_length,
     number_type, attention, targets,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The check of the tracking store. Tracking never stops a run, so it only warns."""
+"""The checks of the tracking store. Tracking never stops a run, so they only warn."""
 
 from __future__ import annotations
 
@@ -18,24 +18,34 @@ from lib.settings.errors import without_password
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 3
 LOCK_SECONDS = 0.5
-REMEDY = "training goes on untracked; mend it first, or set MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db"
+REMEDY = (
+    "training goes on all the same; mend it before, or set MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db"
+)
+SERVERS = ("http://", "https://")
 
 
 def tracking_store(subject: Subject) -> Iterable[Verdict]:
-    """Whether MLflow's store can be written: its database and folder, or that its server answers."""
+    """Whether MLflow's store can be written, where it is a database in a file; a server has its own check."""
     uri = subject.settings.tracking.uri
-    shown = without_password(uri)
     if uri.startswith(SQLITE):
-        fault = _sqlite_fault(Path(uri.removeprefix(SQLITE)))
-    elif uri.startswith(("http://", "https://")):
-        fault = _server_fault(uri)
-    elif uri.startswith("file:") or "://" not in uri:
-        fault = "MLflow 3.17 takes no store of plain files"
-    else:
-        return [Verdict.ok("MLflow", f"{shown} (not tried)")]
+        return [_verdict(uri, _sqlite_fault(Path(uri.removeprefix(SQLITE))), "can be written")]
+    if uri.startswith("file:") or "://" not in uri:
+        return [_verdict(uri, "MLflow 3.17 takes no store of plain files", "")]
+    return [] if uri.startswith(SERVERS) else [_verdict(uri, "", "was not tried")]
+
+
+def tracking_server(subject: Subject) -> Iterable[Verdict]:
+    """Whether MLflow's server answers. Takes seconds where it does not: a run, which needs no answer, does
+    not ask."""
+    uri = subject.settings.tracking.uri
+    return [_verdict(uri, _server_fault(uri), "answers")] if uri.startswith(SERVERS) else []
+
+
+def _verdict(uri: str, fault: str, fine: str) -> Verdict:
+    shown = without_password(uri)
     if fault:
-        return [Verdict.warning("MLflow", f"{shown}: {without_password(fault)}", REMEDY)]
-    return [Verdict.ok("MLflow", f"{shown} can be written")]
+        return Verdict.warning("MLflow", f"{shown}: {without_password(fault)}", REMEDY)
+    return Verdict.ok("MLflow", f"{shown} {fine}")
 
 
 def _sqlite_fault(path: Path) -> str:

@@ -16,7 +16,7 @@ import pytest
 from lib.preflight import machine, store
 from lib.preflight.check import preflight
 from lib.preflight.machine import attention, built_for_cuda, deepspeed, disk, memory, number_type, torch_build
-from lib.preflight.store import tracking_store
+from lib.preflight.store import tracking_server, tracking_store
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError
@@ -148,7 +148,8 @@ def test_a_flash_attention_that_loads(subject: MakeSubject, flash_attn: Callable
 
 
 def store_found(subject: MakeSubject, uri: object) -> Verdict:
-    return only(tracking_store(subject(MLFLOW_TRACKING_URI=uri)))
+    made = subject(MLFLOW_TRACKING_URI=uri)
+    return only([*tracking_store(made), *tracking_server(made)])
 
 
 def test_a_store_that_can_be_written(subject: MakeSubject, tmp_path: Path) -> None:
