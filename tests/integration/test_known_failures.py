@@ -6,10 +6,12 @@ import re
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from provoked import (
     BROKEN_FLASH_ATTENTION,
@@ -243,3 +245,44 @@ def test_weights_that_were_cut_off(
     curriculum.set(1, SFT_BASE_MODEL=base)
     result = curriculum.command("--stage", 1, *NO_ANSWERS)
     explained(result, curriculum, "damaged weights", "fetch it again")
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_is_said_once_and_ends_the_other(
+    new_curriculum: Callable[[Path], Curriculum], tmp_path: Path
+) -> None:
+    curriculum = new_curriculum(tmp_path / "curriculum")
+    endless = ("--set", "SFT_MAX_STEPS=100000", "--set", "SFT_EVAL_STEPS=100000", "--set", "SFT_VAL_RATIO=0")
+    keys = (*NO_ANSWERS, *endless, "--set", "SFT_SAVE_STEPS=100000", "--set", "SFT_ZERO_STAGE=0")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with curriculum.command.begun("--stage", 1, "--nproc", 2, *keys, **pipes) as process:
+        for line in process.stdout:
+            if "step     2/" in line:
+                break
+        (victim,) = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if child.environ().get("LOCAL_RANK") == "1" and "train.py" in " ".join(child.cmdline())
+        ]
+        victim.kill()
+        killed = time.monotonic()
+        process.stdout.read()
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+    assert time.monotonic() - killed < 60
+    assert "rank 1 failed: killed from outside\n    remedy:" in err
+    assert err.count("remedy:") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_the_probe_takes_the_merged_base_where_it_is_built(trained: Curriculum, tmp_path: Path) -> None:
+    """And says what is left out where it is not; either way nothing is written."""
+    curriculum = trained.copy_to(tmp_path / "curriculum")
+    before = curriculum.left_behind()
+    result = curriculum.command("--stage", 3, "--check", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    shutil.rmtree(curriculum.merged_base(3))
+    without = curriculum.command("--stage", 3, "--check", "--json")
+    assert "the adapters of stage 1, 2 are not merged yet" in verdicts(without)["base"]["found"]
+    assert [path for path in before if "stage3_merged_base" not in path] == curriculum.left_behind()
