@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 FLASH_ATTENTION, BATCH_MISMATCH, CPU_ONLY_TORCH = "flash-attn ABI", "DeepSpeed batch", "CPU-only torch"
 UNREACHABLE, GATED, OFFLINE = "Hub unreachable", "gated model", "Hub switched off"
-DISK_FULL = "disk full"
+NOT_ON_HUB, DISK_FULL, TOKENIZER_PACKAGE = "not on the Hub", "disk full", "tokenizer package"
+ABOUT_THE_HUB = frozenset({GATED, NOT_ON_HUB, OFFLINE, UNREACHABLE})
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ KNOWN = (
         "huggingface_hub.errors.GatedRepoError",
     ),
     KnownFailure(
-        "not on the Hub",
+        NOT_ON_HUB,
         r"RepositoryNotFound|RevisionNotFound|Repository Not Found|Revision Not Found|"
         r"not a valid model identifier|DatasetNotFoundError|EntryNotFoundError: 404",
         "there is no such repository, revision or file, or it is private",
@@ -186,7 +187,7 @@ KNOWN = (
         "errno EACCES, EROFS",
     ),
     KnownFailure(
-        "tokenizer package",
+        TOKENIZER_PACKAGE,
         r"sentencepiece|tiktoken|requires the protobuf|No module named 'google.protobuf'",
         "the tokenizer is a SentencePiece or tiktoken model, read by a package that is not installed",
         "pip install sentencepiece protobuf (of a *.tiktoken file: tiktoken)",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from lib.failures.explain import explain
+from lib.failures.known import ABOUT_THE_HUB, TOKENIZER_PACKAGE
 from lib.settings import InputError, ModelSettings
 
 CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
@@ -136,8 +137,10 @@ def base_error(path: str, error: Exception) -> InputError:
 
 
 def _remedy(path: str, error: Exception) -> str:
-    if found := explain(error):
+    found, local = explain(error), Path(path).exists()
+    # Of a folder without the files that it looks for, transformers says that packages are missing, or the Hub.
+    if found and not (local and found.failure.name in {TOKENIZER_PACKAGE, *ABOUT_THE_HUB}):
         return f"{found.failure.remedy} ({found.failure.cause})"
-    if Path(path).exists():
+    if local:
         return "look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
     return "give the path of a model folder, or an id that is in the Hub cache or can be downloaded"

@@ -228,8 +228,8 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(
     new_curriculum: Callable[[Path], Curriculum], tmp_path: Path
 ) -> None:
     curriculum = new_curriculum(tmp_path / "curriculum")
-    curriculum.set(1, SFT_LORA_R=64, MLFLOW_TRACKING_URI="http://127.0.0.1:9", SFT_ADAPTER_DTYPE="fp32")
-    limit = limited(resource.RLIMIT_FSIZE, 200_000)
+    curriculum.set(1, SFT_LORA_R=1000)  # 2.7 million weights; the tracking database has 1 MB
+    limit = limited(resource.RLIMIT_FSIZE, 5_000_000)
     text = explained(begun(curriculum, preexec_fn=limit), curriculum, "disk full", "SFT_SAVE_TOTAL_LIMIT")
     assert "Error" in text
 
