@@ -138,7 +138,7 @@ def base_error(path: str, error: Exception) -> InputError:
 
 def _remedy(path: str, error: Exception) -> str:
     found, local = explain(error), Path(path).exists()
-    # Of a folder without the files that it looks for, transformers says that packages are missing, or the Hub.
+    # Of a folder that lacks files transformers says that packages are missing, or the Hub.
     if found and not (local and found.failure.name in {TOKENIZER_PACKAGE, *ABOUT_THE_HUB}):
         return f"{found.failure.remedy} ({found.failure.cause})"
     if local:
