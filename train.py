@@ -6,6 +6,7 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
 
     python train.py --stage all            train every stage of stages/ that is not up to date
     python train.py --stage 2 --plan       say what stage 2 would do
+    python train.py --stage 2 --check      find what would go wrong, before it does
     python train.py --status               say where every stage stands
     python train.py --stage 0 --evaluate-only    score the untouched base on every stage's evaluation set
     python train.py --suggest 4                  write a proposal for stage 4 from the scores of stage 3
@@ -20,7 +21,9 @@ from collections.abc import Sequence
 from lib.audit.audit import audit_rows
 from lib.audit.findings_file import keep_findings
 from lib.commands.arguments import parse, worker_command
+from lib.commands.check import check_stages
 from lib.commands.evaluate import evaluate_only
+from lib.commands.failing import failures_explained
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
 from lib.commands.suggest import show_suggestion
@@ -33,8 +36,10 @@ from lib.lineage.gate import earlier_stages, failed_gate
 from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
+from lib.preflight.check import preflight
 from lib.settings import InputError
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.worker_words import say_last
 
 
 def main() -> int:
@@ -50,11 +55,13 @@ def main() -> int:
         chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
         if options.plan:
             return show_plans(options, chosen, world)
+        if options.check:
+            return check_stages(options, chosen, world)
         if options.evaluate_only:
             return evaluate_only(options, chosen, world)
         return train(options, chosen, world)
     except InputError as error:
-        print(error, file=sys.stderr)
+        say_last(str(error))
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -72,14 +79,15 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
             preconditions(stage)  # before torch is loaded: what is wrong is said within a second
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
             stage = with_batch(stage, world)
-            warnings = preconditions(stage)
+            warnings = preflight(stage, world)
             if world.distributed and not is_worker():
                 sharded = world.shards(stage.settings.training)
                 code = run_workers(world, worker_command(options, number), sharded=sharded)
                 if code:
                     return code
             else:
-                run_stage(stage, world, warnings)
+                with failures_explained(stage, world):
+                    run_stage(stage, world, warnings)
         verdict = failed_gate(stage.settings)
         if verdict and not is_worker():
             print(*verdict, sep="\n", file=sys.stderr)

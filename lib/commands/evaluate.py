@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib.audit.findings_file import cleaning_of
 from lib.commands.arguments import worker_command
+from lib.commands.failing import failures_explained
 from lib.data.chat import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
@@ -35,7 +36,9 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
         else:
             stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
             stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
-            evaluate_finished(with_batch(stage, world), world)
+            stage = with_batch(stage, world)
+            with failures_explained(stage, world):
+                evaluate_finished(stage, world)
     return 0
 
 

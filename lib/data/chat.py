@@ -166,6 +166,12 @@ class ChatFormat:
         return tuple(token for token in ids if token is not None)
 
     @property
+    def largest_id(self) -> int:
+        """Of all tokens that it can write; the model's embedding needs a row for it."""
+        ids: Iterable[int] = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(ids, default=0)
+
+    @property
     def bos_id(self) -> int | None:
         text = self.special_tokens.get("bos_token")
         return self._tokenizer.token_to_id(text) if text else None

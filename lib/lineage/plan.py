@@ -20,6 +20,7 @@ from lib.lineage.obstacles import obstacles
 from lib.lineage.record import intact_record
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
+from lib.model.merge import find_merged
 from lib.model.quantization import few_quantized, quantizable_share
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
@@ -186,10 +187,10 @@ def _estimates(
     return {
         "memory": memory(_largest_pass(stage, architecture, ledger, world)),
         "disk": disk(
-            _merged_bytes(stage, architecture),
+            merged_bytes(stage, architecture),
             trainable,
             checkpoints=checkpoints,
-            free=shutil.disk_usage(_existing(settings.stage_dir)).free,
+            free=shutil.disk_usage(existing_folder(settings.stage_dir)).free,
         ),
         "time": seconds(
             architecture.active_parameters,
@@ -218,9 +219,12 @@ def _largest_pass(
     )
 
 
-def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
-    """A merged base is as large as the stage-0 base: that of its files, where they are here."""
+def merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
+    """Of the merged base that is still to be built: as large as the stage-0 base, by its files where they are
+    here."""
     if not (stage.chain.parents or stage.chain.missing) or stage.settings.model.merge_mode == "stack":
+        return 0
+    if stage.chain.key and find_merged(stage.settings.merged_base_dir).key == stage.chain.key:
         return 0
     folder = base_folder(stage.settings.model)
     try:
@@ -229,7 +233,7 @@ def _merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
         return architecture.parameters * architecture.bytes_per_weight
 
 
-def _existing(folder: Path) -> Path:
+def existing_folder(folder: Path) -> Path:
     """The nearest folder above that is there: what will be written lies on the same disk."""
     return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 

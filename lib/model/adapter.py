@@ -134,7 +134,7 @@ def take_census(model: PeftModel, targets: AdapterTargets, notices: tuple[str, .
     frozen = quantized = experts = tensors = 0
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            counts[_kind(name)] += parameter.numel()
+            counts[kind_of(name)] += parameter.numel()
             tensors += 1
         else:
             frozen += weights_in(parameter)
@@ -147,7 +147,8 @@ def take_census(model: PeftModel, targets: AdapterTargets, notices: tuple[str, .
     return Census(**counts, frozen=frozen, tensors=tensors, notices=notices, quantized=quantized)
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """Which of KINDS a parameter with this name belongs to."""
     if ".experts." in name:
         return "experts"
     if ".gate." in name or ".router." in name:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lib.failures.explain import known
+from lib.failures.known import FLASH_ATTENTION
 from lib.model.architecture import caps_attention_logits
 from lib.model.base_files import base_error, base_folder
 from lib.model.merge_proof import proof_line
@@ -151,7 +153,7 @@ def _flash_attention_obstacle(*, on_gpu: bool, half: bool) -> str:
     try:
         importlib.import_module("flash_attn")  # the import is the test: its binary may not fit this torch
     except (ImportError, OSError) as error:
-        return f"flash-attn does not load with this torch ({error})"
+        return f"flash-attn does not load with this torch ({error}): {known(FLASH_ATTENTION).remedy}"
     return ""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lib.failures.explain import explain
+from lib.failures.known import ABOUT_THE_HUB, TOKENIZER_PACKAGE
 from lib.files import read_json
 from lib.model.foreign_code import asks_for_code, own_code, pickled_model, pickled_weights
 from lib.settings import InputError, ModelSettings
@@ -131,14 +133,20 @@ def base_error(path: str, error: Exception) -> InputError:
     first_line = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
-    local = Path(path).exists()
     return InputError.of(
         where="base model",
         key="SFT_BASE_MODEL",
         value=path,
         expected=f"a model folder or a Hub id that can be read ({first_line})",
-        remedy="look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
-        if local
-        else "give the path of a model folder, or an id that is in the Hub cache or can be downloaded "
-        "(a gated model needs HF_TOKEN)",
+        remedy=_remedy(path, error),
     )
+
+
+def _remedy(path: str, error: Exception) -> str:
+    found, local = explain(error), Path(path).exists()
+    # Of a folder that lacks files transformers says that packages are missing, or the Hub.
+    if found and not (local and found.failure.name in {TOKENIZER_PACKAGE, *ABOUT_THE_HUB}):
+        return f"{found.failure.remedy} ({found.failure.cause})"
+    if local:
+        return "look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
+    return "give the path of a model folder, or an id that is in the Hub cache or can be downloaded"
