@@ -29,8 +29,8 @@ from lib.lineage.gate import earlier_stages, failed_gate
 from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
-from lib.settings import InputError
-from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
+from lib.settings import InputError, RunError
+from lib.training.launch import World, failed, is_worker, plan_world, prepare_environment, run_workers
 
 
 def main() -> int:
@@ -50,6 +50,8 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except RunError as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

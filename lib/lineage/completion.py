@@ -22,6 +22,7 @@ from lib.lineage.file_hashes import file_sha256
 from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions, write_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
+from lib.training.bad_batches import BAD_BATCHES
 
 if TYPE_CHECKING:
     from lib.data.chat import ChatFormat
@@ -101,7 +102,14 @@ def make_record(
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
         evaluation=evaluation.to_json(),
-        notices=[*settings.notices, *warnings, *data.notices, *base.notices, *census.notices],
+        notices=[
+            *settings.notices,
+            *warnings,
+            *data.notices,
+            *base.notices,
+            *census.notices,
+            *fitted.notices,
+        ],
         mlflow_run_id=run_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -135,8 +143,9 @@ def keep_evaluation(stage_dir: Path, record: StageRecord, evaluation: StageEvalu
 
 
 def stage_files(stage_dir: Path) -> list[Path]:
-    """What people look at: metrics files and the report."""
-    return [*sorted(stage_dir.glob("gen_metrics_step*.json")), *stage_dir.glob(REPORT)]
+    """What people look at: metrics files, batches whose numbers went wrong, the report."""
+    names = ("gen_metrics_step*.json", BAD_BATCHES, REPORT)
+    return [path for name in names for path in sorted(stage_dir.glob(name))]
 
 
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:

@@ -46,6 +46,11 @@ class InputError(Exception):
         return "\n".join(problem.render() for problem in self.problems)
 
 
+class RunError(Exception):
+    """The run cannot go on, for a reason that is said without a traceback. Raised by all processes together,
+    so that none waits for another; commands exit with 1."""
+
+
 class Problems:
     """Collects problems, so that the user sees all of them and not only the first."""
 
