@@ -130,11 +130,12 @@ class NumbersGuard(TrainerCallback):
         )
 
     def _leave_out(self) -> None:
-        """No gradient, no optimizer step; DeepSpeed has left it out itself, and the schedule with it."""
+        """No gradient, no optimizer step. DeepSpeed has left it out itself; then nobody moves the schedule on."""
         self._trainer.model.zero_grad()
         self._trainer._tr_loss.copy_(self._logged_before)
         if self._trainer.is_deepspeed_enabled:
-            self._trainer.accelerator.deepspeed_engine_wrapped.engine.lr_scheduler.step()
+            engine = self._trainer.accelerator.deepspeed_engine_wrapped.engine
+            (engine.lr_scheduler or self._trainer.lr_scheduler).step()
 
 
 Judged = tuple[float, float | None, Verdict | None]
