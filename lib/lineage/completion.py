@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's event files."""
+TRACKING = "tracking.json"
+"""Names the run that a stage is; without it a stage begins a new one."""
 # May carry a password.
 NOT_RECORDED = frozenset({"MLFLOW_TRACKING_URI"})
 
@@ -58,6 +60,7 @@ def open_stage(stage: SurveyedStage, processes: Processes) -> Iterator[None]:
 def _begin(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
+    (folder / TRACKING).unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     if (folder / TENSORBOARD).is_dir():

@@ -130,7 +130,7 @@ class NumbersGuard(TrainerCallback):
         )
 
     def _leave_out(self) -> None:
-        """No gradient, no optimizer step. DeepSpeed has left it out itself; then nobody moves the schedule on."""
+        """No gradient, no optimizer step. DeepSpeed has left it out itself, and nobody moves the schedule."""
         self._trainer.model.zero_grad()
         self._trainer._tr_loss.copy_(self._logged_before)
         if self._trainer.is_deepspeed_enabled:
