@@ -31,7 +31,7 @@ from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
-from lib.training.launch import World, failed, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 
 
 def main() -> int:
@@ -52,7 +52,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except RunError as error:
-        return failed(error)
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

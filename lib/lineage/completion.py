@@ -19,7 +19,7 @@ from lib.files import write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.file_hashes import file_sha256
-from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions, write_record
+from lib.lineage.record import RECORD, REPORT, RUNNING, TRACKING, StageRecord, versions, write_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
 from lib.training.bad_batches import BAD_BATCHES
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's event files."""
-TRACKING = "tracking.json"
-"""Names the run that a stage is; without it a stage begins a new one."""
 # May carry a password.
 NOT_RECORDED = frozenset({"MLFLOW_TRACKING_URI"})
 

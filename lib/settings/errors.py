@@ -50,8 +50,15 @@ class InputError(Exception):
 
 
 class RunError(Exception):
-    """The run cannot go on, for a reason that is said without a traceback. Raised by all processes together,
-    so that none waits for another; commands exit with 1."""
+    """The run cannot go on, and neither input nor code are to blame: a disk is full, say. Commands print the
+    message, which says what to do, and exit with 1, without a traceback."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        return self.problem.render()
 
 
 class Problems:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lib.files import write_json
-from lib.lineage.completion import TRACKING
+from lib.lineage.record import TRACKING
 
 
 @dataclass(frozen=True)

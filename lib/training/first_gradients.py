@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from lib.settings.errors import RunError
+from lib.settings.errors import Problem
+from lib.training.together import ended_together
 
 UP = ".lora_B."
 """The factor to look at: the other one gets no gradient as long as this one is 0, as it is at the start."""
@@ -36,7 +37,7 @@ class FirstGradients:
 
     def settle(self, accelerator: Accelerator) -> tuple[str, ...]:
         """Notices of single adapters without a gradient. Called by all processes together, after a step whose
-        numbers were well. Raises RunError for a target that has none in any layer."""
+        numbers were well. Raises RunError (see `ended_together`) for a target that has none in any layer."""
         for hook in self._hooks:
             hook.remove()
         if not self._largest:
@@ -46,7 +47,7 @@ class FirstGradients:
         without = [name for name, value in zip(self._largest, sums, strict=True) if value <= least]
         dead = _whole_targets(list(self._largest), without)
         if dead:
-            raise RunError(_message(dead))
+            raise ended_together(_problem(dead), main=accelerator.is_main_process)
         if not without:
             return ()
         named = ", ".join(_place(name) for name in without[:SHOWN])
@@ -72,12 +73,11 @@ def _target(name: str) -> str:
     return re.sub(r"\.\d+(?=\.)", ".*", _place(name))
 
 
-def _message(dead: list[str]) -> str:
-    return "\n".join(
-        [
-            "training: what is to be trained gets no gradient at the first step",
-            *(f"    none for: {target}" for target in dead),
-            "    remedy:   take it out of SFT_LORA_TARGET_MODULES; a router that chooses one expert "
-            "and gives it the weight 1 has none",
-        ]
+def _problem(dead: list[str]) -> Problem:
+    return Problem(
+        where="training, first step",
+        key="SFT_LORA_TARGET_MODULES",
+        value=f"no gradient for {', '.join(dead)}",
+        expected="a gradient for everything that is to be trained",
+        remedy="take it out; a router that chooses one expert and gives it the weight 1 has none",
     )

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lib.settings import InputError, RunError, TrainingSettings
+from lib.settings import InputError, TrainingSettings
 from lib.training.devices import count_gpus
 from lib.training.extension_lock import release_orphaned_locks
 
@@ -66,15 +66,6 @@ def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> Wo
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
     """True in a process that a launcher (ours, torchrun, DeepSpeed's) has started."""
     return "LOCAL_RANK" in environ
-
-
-def failed(error: RunError, environ: Mapping[str, str] = os.environ) -> int:
-    """The exit code of a run that all processes have ended together. Rank 0 says why and exits with 1; the
-    others exit with 0: at any other code the launcher would end rank 0 in the middle of its last words."""
-    if int(environ.get("RANK", "0")) > 0:
-        return 0
-    print(error, file=sys.stderr)
-    return 1
 
 
 def prepare_environment(world: World) -> None:

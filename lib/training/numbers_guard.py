@@ -8,13 +8,14 @@ is off in return, so a GPU waits less often than before.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lib.settings.errors import RunError
+from lib.settings.errors import Problem
 from lib.training.bad_batches import BAD_BATCHES, DONE
 from lib.training.first_gradients import FirstGradients
 from lib.training.numbers import Numbers, StepCount, Verdict, notices
@@ -68,7 +69,7 @@ class NumbersGuard(TrainerCallback):
 
     def passed(self, norm: torch.Tensor | float | None) -> torch.Tensor | float | None:
         """The gradient norm for the log, None where there is none to log. Called by all processes before the
-        optimizer's step, which is made to do nothing where it is left out. Raises RunError to end the run."""
+        optimizer's step, which is made to do nothing where it is left out. Raises to end the run."""
         loss, seen, verdict = self._judged or self._judge(norm)
         skipped = verdict is not None and verdict.action == "skip"
         self._log.add(skipped=skipped)
@@ -117,17 +118,16 @@ class NumbersGuard(TrainerCallback):
         """In the file, and for the person who watches."""
         own = [(float(total), labelled) for _, total, labelled in self._passes]
         losses = gather_object([own])
-        if not self._trainer.is_world_process_zero():
-            if verdict.action == "stop":
-                raise RunError("")
-            return
-        rows = self.bad_batches.add(self._step, verdict, loss, norm, losses)
-        where = f"{', '.join(rows[:SHOWN_ROWS])}{', …' if len(rows) > SHOWN_ROWS else ''}"
+        main, where = self._trainer.is_world_process_zero(), ""
+        if main:
+            rows = self.bad_batches.add(self._step, verdict, loss, norm, losses)
+            where = f"{', '.join(rows[:SHOWN_ROWS])}{', …' if len(rows) > SHOWN_ROWS else ''}"
         if verdict.action == "stop":
-            raise RunError(_message(self._step, verdict.reason, where, str(self.bad_batches.path)))
-        print(
-            f"[WARNING] step {self._step}: {verdict.reason}; {DONE[verdict.action]}; rows {where}", flush=True
-        )
+            problem = _problem(self._step, verdict.reason, where, self.bad_batches.path)
+            raise ended_together(problem, main=main)
+        if main:
+            said = f"[WARNING] step {self._step}: {verdict.reason}; {DONE[verdict.action]}; rows {where}"
+            print(said, flush=True)
 
     def _leave_out(self) -> None:
         """No gradient, no optimizer step. DeepSpeed has left it out itself, and nobody moves the schedule."""
@@ -142,14 +142,11 @@ Judged = tuple[float, float | None, Verdict | None]
 """Mean loss of the step, norm of its gradient, and what is wrong."""
 
 
-def _message(step: int, reason: str, rows: str, path: str) -> str:
-    return "\n".join(
-        [
-            f"step {step}: {reason}",
-            f"    rows:     {rows}",
-            f"    all in:   {path}",
-            "    weights:  not changed by this step; checkpoints are as they were",
-            "    remedy:   look at these rows, lower SFT_LR, or leave such steps out with SFT_ON_NAN=skip "
-            "(spikes: SFT_ON_SPIKE=skip)",
-        ]
+def _problem(step: int, reason: str, rows: str, path: Path) -> Problem:
+    return Problem(
+        where=f"step {step}: {reason}",
+        value=f"rows {rows} (all in {path})",
+        expected="finite numbers; the weights were not changed by this step, checkpoints are as they were",
+        remedy="look at these rows, lower SFT_LR, or leave such steps out with SFT_ON_NAN=skip "
+        "(spikes: SFT_ON_SPIKE=skip)",
     )

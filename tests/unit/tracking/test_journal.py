@@ -64,11 +64,8 @@ def test_what_was_told_is_not_told_again() -> None:
     assert told.new_metrics({"loss": 1}, 2) == {"loss": 1.0}
     assert told.new_params({"a": "1"}) == {"a": "1"}
     assert told.new_params({"a": "2", "b": "1"}) == {"b": "1"}
-    params = {"op": "params", "values": {"a": "1"}}
-    entries = [
-        {"op": "metrics", "step": 3, "values": {"system/cpu": 1.0}},
-        {"op": "params", "values": {"a": "1"}},
-    ]
+    metrics = {"op": "metrics", "step": 3, "values": {"system/cpu": 1.0}}
+    entries = [metrics, {"op": "params", "values": {"a": "1"}}]
     again = Told(entries)
     assert again.new_metrics({"system/cpu": 2.0}, 3) == {}
     assert again.new_params({"a": "1"}) == {}
