@@ -19,6 +19,7 @@ from lib.settings.errors import Problem
 from lib.training.bad_batches import BAD_BATCHES, DONE
 from lib.training.first_gradients import FirstGradients
 from lib.training.numbers import Numbers, StepCount, Verdict, notices
+from lib.training.together import ended_together
 from lib.training.zero_norm import watch_zero
 
 if TYPE_CHECKING:
