@@ -55,13 +55,14 @@ class Numbers:
 
     A spike is a loss or a gradient norm above m + k·s of the last 64 steps: m their median, k
     SFT_SPIKE_DEVIATIONS, s = 1.4826 · the median distance from m, and at least 5 % of m (of a loss, 0.05
-    nats). Spikes enter the window as well, so that a run which has moved to another level is not called a
-    spike for ever. Other steps that went wrong do not.
+    nats). A norm that need not be clipped (SFT_MAX_GRAD_NORM) is none. Spikes enter the window as well, so
+    that a run which has moved to another level is not called a spike for ever. Other steps that went wrong
+    do not.
     """
 
     def __init__(self, training: TrainingSettings) -> None:
         self.on_nan, self.on_spike = training.on_nan, training.on_spike
-        self.deviations = training.spike_deviations
+        self.deviations, self.clipped_above = training.spike_deviations, training.max_grad_norm
         self.memory: dict[str, Any] = {"losses": [], "norms": [], "in_a_row": 0, "bad": []}
         """Plain JSON, kept in checkpoints: a run that was interrupted goes on judging as it did."""
 
@@ -92,11 +93,16 @@ class Numbers:
 
     def _spike(self, loss: float, norm: float | None) -> Verdict | None:
         found = None
-        for name, value, least in (("losses", loss, LEAST_LOSS_SPREAD), ("norms", norm, 0.0)):
+        for name, value, least_spread, least in (
+            ("losses", loss, LEAST_LOSS_SPREAD, 0.0),
+            ("norms", norm, 0.0, self.clipped_above),
+        ):
             if value is None:
                 continue
             known = self.memory[name]
-            limit = spike_limit(known, self.deviations, least) if len(known) >= FIRST else math.inf
+            limit = math.inf
+            if len(known) >= FIRST:
+                limit = max(spike_limit(known, self.deviations, least_spread), least)
             if value > limit and found is None:
                 what = "loss" if name == "losses" else "gradient norm"
                 found = (

@@ -66,6 +66,9 @@ def test_a_spike_of_the_gradient_alone(stage: MakeStage) -> None:
     verdict = numbers.judge(17, 1.0, 40.0)
     assert verdict is not None
     assert verdict.reason == "the gradient norm of 40 is a spike (limit 1.5, median 1)"
+    clipped_later = Numbers(stage(SFT_MAX_GRAD_NORM=50).training)
+    judged(clipped_later, [1.0] * FIRST)
+    assert clipped_later.judge(17, 1.0, 40.0) is None
 
 
 def test_the_usual_noise_and_a_loss_that_falls_are_no_spikes(stage: MakeStage) -> None:
