@@ -9,13 +9,13 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(__file__).parent / f"torch-{torch.__version__.partition('+')[0]}.json"
+TORCH = version("torch").partition("+")[0]
+GOLDEN = Path(__file__).parent / f"torch-{TORCH}.json"
 STEPS = 100
 SETTINGS = {
     "SFT_MAX_STEPS": str(STEPS),
@@ -86,5 +86,5 @@ def comparable() -> str:
             f"the golden curve is of x86-64 with glibc, this is {platform.machine()} {platform.libc_ver()[0]}"
         )
     if not GOLDEN.is_file():
-        return f"no golden curve of torch {torch.__version__}: python tests/golden/record.py makes one"
+        return f"no golden curve of torch {TORCH}: python tests/golden/record.py makes one"
     return ""
