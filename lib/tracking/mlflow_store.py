@@ -20,6 +20,8 @@ JOURNAL_TAG = "curriculum.journal"
 ALIVE_TAG = "curriculum.alive"
 METRICS_AT_ONCE, PARAMS_AT_ONCE, LONGEST_PARAM = 900, 90, 6000
 """MLflow takes 1,000 metrics and 100 params a request, and 6,000 characters a param."""
+CLOCK_MILLISECONDS = 1000
+"""By which the clock of a file system may be ahead."""
 REQUEST_SECONDS = 10
 REFUSED = frozenset({"INVALID_PARAMETER_VALUE"})
 """Codes of what no store will ever take."""
@@ -151,10 +153,11 @@ class MlflowStore:
             self._client.set_tag(self.run_id, "mlflow.loggedArtifacts", json.dumps(shown))
 
     def _send_file(self, entries: Sequence[Entry]) -> None:
-        """A file that is gone since belonged to a stage that was begun anew."""
+        """A file that is gone or was written since belongs to a stage that was begun anew."""
         for entry in entries:
-            if Path(entry["path"]).is_file():
-                self._client.log_artifact(self.run_id, entry["path"])
+            path = Path(entry["path"])
+            if path.is_file() and path.stat().st_mtime * 1000 < entry["time"] + CLOCK_MILLISECONDS:
+                self._client.log_artifact(self.run_id, str(path))
 
     def _send_finish(self, entries: Sequence[Entry]) -> None:
         last = entries[-1]

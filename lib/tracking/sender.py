@@ -55,7 +55,7 @@ class Sender(threading.Thread):
         self._patience = NEW_STORE_SECONDS if store.is_new else SILENCE_SECONDS
         self._changed = threading.Condition()
         self._failed_attempts, self._in_a_row = 0, 0
-        self._opened = self._closing = self._remove = False
+        self._opened = self._closing = self._remove = self._urgent = False
         self._progress, self._kept = time.monotonic(), 0.0
 
     @property
@@ -76,6 +76,7 @@ class Sender(threading.Thread):
     def wait(self, done: Callable[[], bool], seconds: float) -> bool:
         """Until `done`; False once an attempt fails, nothing is heard for too long, or time is up."""
         with self._changed:
+            self._urgent = True  # one more attempt, now
             self._changed.notify_all()
             failed, begun = self._failed_attempts, time.monotonic()
             while not done():
@@ -92,7 +93,7 @@ class Sender(threading.Thread):
         """Nothing will be added. Until everything is sent it is tried; then the journal may go, or it is kept
         for a run that goes on."""
         with self._changed:
-            self._closing, self._remove = True, remove
+            self._closing, self._remove, self._urgent = True, remove, True
             self._changed.notify_all()
 
     def run(self) -> None:
@@ -104,7 +105,9 @@ class Sender(threading.Thread):
             with self._changed:
                 self._changed.notify_all()
                 if self._in_a_row:
-                    self._changed.wait(PAUSES[min(self._in_a_row, len(PAUSES)) - 1])
+                    pause = PAUSES[min(self._in_a_row, len(PAUSES)) - 1]
+                    self._changed.wait_for(lambda: self._urgent, pause)
+                    self._urgent = False
                 elif self.done and not self._closing:
                     self._changed.wait()
         if self._remove and not self.file.aside:
@@ -115,10 +118,8 @@ class Sender(threading.Thread):
         if not self._opened:
             self._open()
         for lines in _groups(itertools.islice(self.journal.after(self.file.sent), LINES_AT_ONCE)):
-            aside = (
-                self.file.aside if self._sent(lines) else [*self.file.aside, (lines[0].start, lines[-1].end)]
-            )
-            self._set(sent=lines[-1].end, aside=aside)
+            kept = [] if self._sent(lines) else [(lines[0].start, lines[-1].end)]
+            self._set(sent=lines[-1].end, aside=[*self.file.aside, *kept])
             self._heard()
         if self.done:
             self._keep_now()
