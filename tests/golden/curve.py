@@ -79,12 +79,25 @@ def curve(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def processor() -> str:
+    """Its maker, and the widest vectors that it has: `GenuineIntel avx512f`."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    facts = {name.strip(): value.split() for name, value in lines.items()}
+    widest = next((isa for isa in ("avx512f", "avx2", "avx") if isa in facts.get("flags", [])), "sse")
+    return f"{' '.join(facts.get('vendor_id', ['unknown']))} {widest}"
+
+
+def golden_file(kind: str) -> Path:
+    """That of this kind of processor where it has one of its own, else the one for all."""
+    own = GOLDEN.with_name(f"{GOLDEN.stem}-{kind.replace(' ', '-')}.json")
+    return own if own.is_file() else GOLDEN
+
+
 def comparable() -> str:
     """Why this machine cannot be compared; empty where it can."""
     if platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
-        return (
-            f"the golden curve is of x86-64 with glibc, this is {platform.machine()} {platform.libc_ver()[0]}"
-        )
+        return f"the golden curve is of x86-64 with glibc, not of {platform.machine()}"
     if not GOLDEN.is_file():
         return f"no golden curve of torch {TORCH}: python tests/golden/record.py makes one"
     return ""

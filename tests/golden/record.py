@@ -1,4 +1,7 @@
-"""Write the golden curve of the installed torch: `python tests/golden/record.py`. Not from a changed tree."""
+"""Write the golden curve of the installed torch: `python tests/golden/record.py`. Not from a changed tree.
+
+Where a deliberate change moves the curve of several kinds of processors, remove the old file first.
+"""
 
 import json
 import platform
@@ -6,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from curve import CODE_PATHS, GOLDEN, ROOT, SETTINGS, curve, trained
+from curve import CODE_PATHS, GOLDEN, ROOT, SETTINGS, curve, golden_file, processor, trained
 
 
 def main() -> int:
@@ -17,17 +21,32 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         record = trained(Path(folder))
+    found, kind = curve(record), processor()
+    path, kinds = place(found, kind)
     made = {
+        "processors": kinds,
         "torch": record["versions"]["torch"],
         "code": record["versions"]["code"],
         "libc": " ".join(platform.libc_ver()),
         "settings": SETTINGS,
         "environment": CODE_PATHS,
-        **curve(record),
+        **found,
     }
-    GOLDEN.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    print(f"{GOLDEN.relative_to(ROOT)}: {len(made['losses'])} steps, adapter {made['adapter_sha256'][:12]}")
+    path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    print(f"{path.relative_to(ROOT)}: {len(made['losses'])} steps on {', '.join(kinds)}")
     return 0
+
+
+def place(found: dict[str, Any], kind: str) -> tuple[Path, list[str]]:
+    """The file to write, and the processors that it is known to be true of: the one for all, unless another
+    kind has another curve there."""
+    path = golden_file(kind)
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"processors": []}
+    if all(old.get(name) == value for name, value in found.items()):
+        return path, sorted({*old["processors"], kind})
+    if set(old["processors"]) <= {kind}:
+        return path, [kind]
+    return GOLDEN.with_name(f"{GOLDEN.stem}-{kind.replace(' ', '-')}.json"), [kind]
 
 
 def git(*arguments: str) -> str:
