@@ -35,21 +35,6 @@ class Verdict:
     action: Action
 
 
-class StepCount:
-    """How many steps, and how many of them were left out."""
-
-    def __init__(self) -> None:
-        self.steps = self.skipped = 0
-
-    def add(self, *, skipped: bool) -> None:
-        self.steps += 1
-        self.skipped += skipped
-
-    def corrected(self, mean: float) -> float:
-        """A mean that was taken over all steps, over those that were done."""
-        return mean * self.steps / max(self.steps - self.skipped, 1)
-
-
 class Numbers:
     """The policy of a stage, and the numbers of its last steps.
 
@@ -64,13 +49,17 @@ class Numbers:
         self.on_nan, self.on_spike = training.on_nan, training.on_spike
         self.deviations, self.clipped_above = training.spike_deviations, training.max_grad_norm
         self.memory: dict[str, Any] = {"losses": [], "norms": [], "in_a_row": 0, "bad": []}
-        """Plain JSON, kept in checkpoints: a run that was interrupted goes on judging as it did."""
+        """Plain JSON, kept in checkpoints: a run that was interrupted goes on judging as it did. The counts
+        are of steps and of those left out, since the last log and in all."""
+        self.memory |= {"since_log": [0, 0], "in_all": [0, 0]}
 
     def judge(self, step: int, loss: float, norm: float | None) -> Verdict | None:
         """None where all is well. `norm` is None where nobody knows it."""
         verdict = self._wrong(loss, norm) or self._spike(loss, norm)
         skipped = verdict is not None and verdict.action == "skip"
         self.memory["in_a_row"] = self.memory["in_a_row"] + 1 if skipped else 0
+        for count in (self.memory["since_log"], self.memory["in_all"]):
+            count[:] = count[0] + 1, count[1] + skipped
         if verdict and self.memory["in_a_row"] > MOST_IN_A_ROW:
             verdict = Verdict(
                 f"{verdict.reason}, after {MOST_IN_A_ROW} steps in a row that were left out", "stop"
@@ -78,6 +67,23 @@ class Numbers:
         if verdict:
             self.memory["bad"].append({"step": step, "reason": verdict.reason, "action": verdict.action})
         return verdict
+
+    def fair(self, logs: dict[str, float]) -> dict[str, float]:
+        """The means of a log over the steps that were done, where the trainer has divided by all of them.
+        There is no loss where none was done."""
+        for name, (steps, skipped) in (
+            ("loss", self.memory["since_log"]),
+            ("train_loss", self.memory["in_all"]),
+        ):
+            if name in logs and skipped:
+                mean = logs[name] * steps / max(steps - skipped, 1)
+                logs = {**logs, name: mean, "skipped_steps": self.memory["in_all"][1]}
+        if "loss" in logs:
+            steps, skipped = self.memory["since_log"]
+            self.memory["since_log"] = [0, 0]
+            if skipped == steps > 0:
+                del logs["loss"]
+        return logs
 
     def _wrong(self, loss: float, norm: float | None) -> Verdict | None:
         for name, value in (("loss", loss), ("gradient", norm)):

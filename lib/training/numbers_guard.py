@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from lib.settings.errors import Problem
 from lib.training.bad_batches import BAD_BATCHES, DONE
 from lib.training.first_gradients import FirstGradients
-from lib.training.numbers import Numbers, StepCount, Verdict, notices
+from lib.training.numbers import Numbers, Verdict, notices
 from lib.training.together import ended_together
 from lib.training.zero_norm import watch_zero
 
@@ -39,7 +39,6 @@ class NumbersGuard(TrainerCallback):
         self.bad_batches = bad_batches
         self._gradients: FirstGradients | None = None
         self._gradient_notices: tuple[str, ...] = ()
-        self._log, self._session = StepCount(), StepCount()
 
     def watch(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -73,8 +72,6 @@ class NumbersGuard(TrainerCallback):
         optimizer's step, which is made to do nothing where it is left out. Raises to end the run."""
         loss, seen, verdict = self._judged or self._judge(norm)
         skipped = verdict is not None and verdict.action == "skip"
-        self._log.add(skipped=skipped)
-        self._session.add(skipped=skipped)
         if verdict:
             self._write_down(verdict, loss, seen)
         if skipped:
@@ -84,17 +81,6 @@ class NumbersGuard(TrainerCallback):
             self._gradient_notices = self._gradients.settle(self._trainer.accelerator)
             self._gradients = None
         return norm
-
-    def fair(self, logs: dict[str, float]) -> dict[str, float]:
-        """The means over the steps that were done: transformers divides by all of them."""
-        for name, count in (("loss", self._log), ("train_loss", self._session)):
-            if name in logs and count.skipped:
-                logs = {**logs, name: count.corrected(logs[name]), "skipped_steps": self._session.skipped}
-        if "loss" in logs:
-            if self._log.skipped == self._log.steps:
-                del logs["loss"]
-            self._log = StepCount()
-        return logs
 
     def _judge(self, norm: torch.Tensor | float | None) -> Judged:
         loss = torch.stack([part for part, _, _ in self._passes]).sum().float()

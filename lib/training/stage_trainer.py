@@ -141,7 +141,7 @@ class StageTrainer(SFTTrainer):
         """The log has each metric once, under its own name; while training with the tokens so far and the
         share of labels that were the most likely token."""
         if "loss" in logs or "train_loss" in logs:
-            logs = {**self.guard.fair(logs), **self._token_metrics()}
+            logs = {**self.guard.numbers.fair(logs), **self._token_metrics()}
         twice = {f"eval_{name}" for name in logs if name.startswith(GENERATED)}
         super().log({name: value for name, value in logs.items() if name not in twice}, *args, **options)
 

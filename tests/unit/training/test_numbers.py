@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib.settings import StageSettings
-from lib.training.numbers import FIRST, MOST_IN_A_ROW, WINDOW, Numbers, StepCount, notices, spike_limit
+from lib.training.numbers import FIRST, MOST_IN_A_ROW, WINDOW, Numbers, notices, spike_limit
 
 MakeStage = Callable[..., StageSettings]
 
@@ -124,8 +124,13 @@ def test_notices_say_how_many_and_which() -> None:
     assert trained == "[WARNING] 1 of 20 steps were trained on: step 9: a spike (rows in bad.jsonl)"
 
 
-def test_means_over_the_steps_that_were_done() -> None:
-    count = StepCount()
-    for skipped in (False, True, False, True):
-        count.add(skipped=skipped)
-    assert count.corrected(1.5) == 3.0
+def test_means_over_the_steps_that_were_done(stage: MakeStage) -> None:
+    numbers = Numbers(stage(SFT_ON_NAN="skip").training)
+    judged(numbers, [1.0, math.nan, 2.0, math.nan])
+    assert numbers.fair({"loss": 0.75, "epoch": 1.0}) == {"loss": 1.5, "epoch": 1.0, "skipped_steps": 2}
+    judged(numbers, [1.0, 2.0])
+    assert numbers.fair({"loss": 1.5}) == {"loss": 1.5}
+    judged(numbers, [math.nan])
+    assert "loss" not in numbers.fair({"loss": 0.0})
+    assert numbers.fair({"train_loss": 4 / 7})["train_loss"] == pytest.approx(1.0)
+    assert Numbers(stage().training).fair({"loss": 1.0}) == {"loss": 1.0}
