@@ -37,7 +37,8 @@ from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.preflight.check import preflight
-from lib.settings import InputError
+from lib.settings import InputError, RunError
+from lib.tracking.left import send_left
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.worker_words import say_last
 
@@ -63,6 +64,9 @@ def main() -> int:
     except InputError as error:
         say_last(str(error))
         return 2
+    except RunError as error:
+        say_last(str(error))
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -75,6 +79,7 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
+            send_left(stage.settings.stage_dir, stage.settings.tracking)
         else:
             preconditions(stage)  # before torch is loaded: what is wrong is said within a second
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)

@@ -42,6 +42,8 @@ WITHOUT_EFFECT = frozenset(
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
         "SFT_TENSORBOARD",
+        # A finished stage that was to stop at a bad step met none: skipping would have come to the same.
+        "SFT_ON_NAN",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.
@@ -66,6 +68,8 @@ OF_GENERATION = frozenset(
 )
 # For a stage on the untouched base: the default, as records have it that know of no other mode.
 NOTHING_TO_MERGE = "merge"
+# What is a spike counts only where spikes are left out: a stage that stopped at one is not finished.
+OF_SPIKES = frozenset({"SFT_ON_SPIKE", "SFT_SPIKE_DEVIATIONS"})
 # Rows that answers are scored on are never replayed, and left out by an audit that removes them.
 NEVER_TRAINED_ON = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
 # An audit that removes nothing changes nothing.
@@ -156,6 +160,8 @@ def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[s
         ignored -= NEVER_TRAINED_ON
     if settings.audit.mode != "remove":
         ignored |= OF_THE_AUDIT
+    if settings.training.on_spike != "skip":
+        ignored |= OF_SPIKES
     values = {key: value for key, value in settings.values.items() if key not in ignored}
     if not chain.parents:
         values["SFT_MERGE_MODE"] = NOTHING_TO_MERGE

@@ -20,9 +20,10 @@ from lib.files import write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.file_hashes import file_sha256
-from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions, write_record
+from lib.lineage.record import RECORD, REPORT, RUNNING, TRACKING, StageRecord, versions, write_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
+from lib.training.bad_batches import BAD_BATCHES
 
 if TYPE_CHECKING:
     from lib.data.chat import ChatFormat
@@ -58,6 +59,7 @@ def open_stage(stage: SurveyedStage, processes: Processes) -> Iterator[None]:
 def _begin(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
+    (folder / TRACKING).unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     if (folder / TENSORBOARD).is_dir():
@@ -107,7 +109,14 @@ def make_record(
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
         evaluation=evaluation.to_json(),
-        notices=[*settings.notices, *warnings, *data.notices, *base.notices, *census.notices],
+        notices=[
+            *settings.notices,
+            *warnings,
+            *data.notices,
+            *base.notices,
+            *census.notices,
+            *fitted.notices,
+        ],
         mlflow_run_id=run_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -141,8 +150,9 @@ def keep_evaluation(stage_dir: Path, record: StageRecord, evaluation: StageEvalu
 
 
 def stage_files(stage_dir: Path) -> list[Path]:
-    """What people look at: metrics files and the report."""
-    return [*sorted(stage_dir.glob("gen_metrics_step*.json")), *stage_dir.glob(REPORT)]
+    """What people look at: metrics files, batches whose numbers went wrong, the report."""
+    names = ("gen_metrics_step*.json", BAD_BATCHES, REPORT)
+    return [path for name in names for path in sorted(stage_dir.glob(name))]
 
 
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:

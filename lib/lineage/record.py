@@ -19,6 +19,8 @@ RECORD = "stage.json"
 REPORT = "report.html"
 SCHEMA = 3
 RUNNING = "running.json"
+TRACKING = "tracking.json"
+"""The tracker's own: which run of it the stage is. It goes with a run, also over interruptions."""
 LIBRARIES = (
     "torch",
     "transformers",

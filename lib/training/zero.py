@@ -64,5 +64,13 @@ def check_user_config(path: Path, training: TrainingSettings, processes: int) ->
             expected="stage 0, 1 or 2: with a frozen base, stage 3 would only shuttle frozen weights about",
             remedy='write "stage": 2',
         )
+    if stage == 0 and "skip" in (training.on_nan, training.on_spike):
+        problems.add(
+            where=str(path),
+            key="zero_optimization.stage",
+            value="0",
+            expected="stage 1 or 2: without ZeRO, DeepSpeed does its step before anybody can leave it out",
+            remedy='write "stage": 2, or set SFT_ON_NAN=stop and SFT_ON_SPIKE=warn',
+        )
     problems.raise_if_any()
     return config
