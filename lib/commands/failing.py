@@ -31,7 +31,8 @@ def failures_explained(stage: SurveyedStage, world: World) -> Iterator[None]:
     """A failure of the block that the table knows is said with its remedy, its traceback goes into the
     stage's folder, and the command ends with 1. An unknown one keeps its traceback on the screen.
 
-    Errors that say themselves what to do and interrupts pass. Of several processes the first one to fail speaks, once.
+    Errors that say themselves what to do and interrupts pass. Of several processes the first one to fail
+    speaks, once.
     """
     log = stage.settings.stage_dir / _log_name(world)
     try:
