@@ -6,27 +6,15 @@ import shutil
 import socket
 import subprocess
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib.lineage import file_hashes, fingerprint
 from lib.lineage.ancestry import WITHOUT_EFFECT
-from lib.lineage.obstacles import preconditions
-from lib.lineage.record import RECORD, RUNNING
+from lib.lineage.record import RUNNING
 from lib.settings import InputError
 from lib.settings.stage import KEYS
-
-
-@pytest.fixture
-def trained(curriculum: Any) -> Any:
-    """Three stages, all complete."""
-    for number in (1, 2, 3):
-        curriculum.stage(number)
-    for number in (1, 2, 3):
-        curriculum.train(number, adapter=f"adapter {number}".encode())
-    return curriculum
 
 
 def states(curriculum: Any, *chosen: int) -> list[str]:
@@ -230,41 +218,6 @@ def test_a_parent_that_appeared_later(curriculum: Any) -> None:
     assert curriculum.surveyed(2).status.reasons == ("stage 1 was added",)
 
 
-def test_the_adapter_file_was_exchanged(trained: Any) -> None:
-    weights: Path = trained.folder(3) / "adapter_model.safetensors"
-    weights.write_bytes(b"someone else's")
-    (reason,) = trained.surveyed(3).status.reasons
-    assert "not the one that was recorded" in reason
-    weights.unlink()
-    assert trained.state(3) == "stale"
-
-
-def test_an_adapter_configuration_was_changed(trained: Any) -> None:
-    (trained.folder(1) / "adapter_config.json").write_text('{"lora_alpha": 64}')
-    first, second, _ = trained.survey()
-    assert first.status.reasons == ("its adapter_config.json is not the one that was recorded",)
-    assert second.status.reasons == ("stage 1 was retrained", "stage 1 is stale")
-
-
-def test_the_template_beside_the_adapter_was_changed(trained: Any) -> None:
-    (trained.folder(1) / "chat_template.jinja").write_text("{{ messages }}")
-    first, second, _ = trained.survey()
-    assert first.status.reasons == ("its chat_template.jinja is not the one that was recorded",)
-    assert second.status.reasons == ("stage 1 is stale",)
-
-
-def test_the_record_was_changed_by_hand(trained: Any) -> None:
-    path = trained.folder(1) / RECORD
-    path.write_text(path.read_text().replace('"gen_parse_rate": 0.5', '"gen_parse_rate": 0.9'))
-    assert trained.surveyed(1).status.reasons == ("its stage.json was changed by hand",)
-    path.write_text("{")
-    (reason,) = trained.surveyed(1).status.reasons
-    assert reason.startswith("its stage.json is damaged")
-    with pytest.raises(InputError, match=r"stage\.json is damaged") as caught:
-        preconditions(trained.surveyed(2))
-    assert len(caught.value.problems) == 1
-
-
 def test_what_is_run_now_answers_for_overrides_and_ancestors_do_not(trained: Any) -> None:
     """`--set SFT_LR=…` is for the stage that runs; nobody repeats those of stage 1 for stage 2."""
     lr = ["SFT_LR=5e-5"]
@@ -293,14 +246,3 @@ def test_problems_of_all_stage_files_come_together(curriculum: Any) -> None:
     with pytest.raises(InputError) as caught:
         curriculum.survey()
     assert [problem.key for problem in caught.value.problems] == ["SFT_LR", "SFT_EPOCHS"]
-
-
-def test_a_record_that_was_changed_into_nonsense_is_only_stale(trained: Any) -> None:
-    """Also for the stages built on it, which read what it says."""
-    path = trained.folder(1) / "stage.json"
-    content = json.loads(path.read_text())
-    for name in ("base", "parents", "training", "evaluation", "files", "settings", "identity", "data"):
-        for nonsense in (None, 5, "text", [1], {"x": {}}):
-            path.write_text(json.dumps({**content, name: nonsense}))
-            assert trained.surveyed(1).status.reasons == ("its stage.json was changed by hand",)
-            assert trained.surveyed(2).status.state in {"stale", "missing"}
