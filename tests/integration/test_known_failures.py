@@ -128,7 +128,9 @@ def test_a_gpu_and_the_cpu_build_of_torch(curriculum: Curriculum, tmp_path: Path
     ("status", "code", "says"),
     [
         (403, "GatedRepo", ("HF_TOKEN", "accept the terms")),
-        (404, "RepoNotFound", ("SFT_BASE_REVISION", "there is no such repository")),
+        pytest.param(
+            404, "RepoNotFound", ("SFT_BASE_REVISION", "there is no such repository"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_base_that_the_hub_does_not_give_out(

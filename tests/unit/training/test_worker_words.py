@@ -53,6 +53,7 @@ def test_a_killed_rank_is_explained(ended: Any) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_rank_that_spoke_for_itself_is_not_repeated(ended: Any) -> None:
     code, err = ended("sys.exit('spoken' if rank else 0)")
     assert code == 1
