@@ -89,7 +89,7 @@ def make_trainer(tiny_model: Callable[..., Path], stage: Callable[..., StageSett
 
 
 def broken_step(trainer: Any) -> int:
-    order = trainer.order.epoch(0)
+    order = trainer.guard.bad_batches._data.order.epoch(0)
     return order.index(BROKEN_ROW) // 2 + 1
 
 
@@ -123,7 +123,7 @@ def test_a_step_that_is_left_out_changes_nothing_but_the_count(
 
     (entry,) = written(trainer)
     named = [row["row"] for found in entry["passes"] for row in found["rows"]]
-    assert named == [f"s#{i}" for i in trainer.order.epoch(0)[2 * at - 2 : 2 * at]]
+    assert named == [f"s#{i}" for i in trainer.guard.bad_batches._data.order.epoch(0)[2 * at - 2 : 2 * at]]
     of_pass = {found["rows"][0]["row"]: found["loss"] for found in entry["passes"]}
     assert of_pass.pop(f"s#{BROKEN_ROW}") == "nan"
     assert all(math.isfinite(loss) for loss in of_pass.values())
