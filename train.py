@@ -6,8 +6,10 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
 
     python train.py --stage all            train every stage of stages/ that is not up to date
     python train.py --stage 2 --plan       say what stage 2 would do
+    python train.py --stage 2 --check      find what would go wrong, before it does
     python train.py --status               say where every stage stands
     python train.py --stage 0 --evaluate-only    score the untouched base on every stage's evaluation set
+    python train.py --suggest 4                  write a proposal for stage 4 from the scores of stage 3
     python train.py --import-config FILE         write a stage file from a YAML of Axolotl or LLaMA-Factory
     SFT_LR=1e-5 python train.py --stage 3 --set SFT_EPOCHS=2 --nproc 2
 """
@@ -17,10 +19,13 @@ import sys
 from collections.abc import Sequence
 
 from lib.commands.arguments import parse, worker_command
+from lib.commands.check import check_stages
 from lib.commands.evaluate import evaluate_only
+from lib.commands.failing import failures_explained
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
 from lib.commands.stage_steps import announce, close_stage, load_model, stage_rows, train_adapter
+from lib.commands.suggest import show_suggestion
 from lib.lineage.completion import make_record, open_stage
 from lib.lineage.curriculum import SurveyedStage, choose_stages, survey_one, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
@@ -28,10 +33,12 @@ from lib.lineage.obstacles import preconditions
 from lib.lineage.resumption import full_fingerprint
 from lib.lineage.stage_batch import with_batch
 from lib.lineage.stage_lock import hold_stage
+from lib.preflight.check import preflight
 from lib.settings import InputError, RunError
-from lib.training.full_disk import full_disk_explained
+from lib.tracking.left import send_left
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.signals import StopSignals, code_of, say_end
+from lib.training.worker_words import say_last
 
 
 def main() -> int:
@@ -39,20 +46,24 @@ def main() -> int:
     try:
         if options.import_config:
             return show_import(options)
+        if options.suggest:
+            return show_suggestion(options)
         if options.status:
             return show_status(options)
         world = plan_world(options.nproc)
         chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
         if options.plan:
             return show_plans(options, chosen, world)
+        if options.check:
+            return check_stages(options, chosen, world)
         if options.evaluate_only:
             return evaluate_only(options, chosen, world)
         return train(options, chosen, world)
     except InputError as error:
-        print(error, file=sys.stderr)
+        say_last(str(error))
         return 2
     except RunError as error:
-        print(error, file=sys.stderr)
+        say_last(str(error))
         return 1
     except KeyboardInterrupt as interrupt:
         say_end(interrupt)
@@ -68,19 +79,21 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
+            send_left(stage.settings.stage_dir, stage.settings.tracking)
         else:
             # Before torch is loaded: what is wrong is said within a second.
             preconditions(stage, restart=options.restart)
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
             stage = with_batch(stage, world)
-            warnings = preconditions(stage, restart=options.restart)
+            warnings = preflight(stage, world, restart=options.restart)
             if world.distributed and not is_worker():
                 sharded = world.shards(stage.settings.training)
                 code = run_workers(world, worker_command(options, number), sharded=sharded)
                 if code:
                     return code
             else:
-                run_stage(stage, world, warnings, signals, restart=options.restart)
+                with failures_explained(stage, world):
+                    run_stage(stage, world, warnings, signals, restart=options.restart)
         verdict = failed_gate(stage.settings)
         if verdict and not is_worker():
             print(*verdict, sep="\n", file=sys.stderr)
@@ -111,7 +124,7 @@ def run_stage(
     notices = [*warnings, *rows.notices, *machine_remarks(settings, world)]
     announce(stage, rows, processes, notices)
 
-    with hold_stage(settings, processes), full_disk_explained(settings.stage_dir):
+    with hold_stage(settings, processes):
         model, base = load_model(stage, rows, processes)
         targets = find_targets(model, settings.lora.target_modules)
         form = choose_batch_form(model, rows.data.train, packing=settings.data.packing)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lib.audit.audit import audit_rows
+from lib.audit.findings_file import keep_findings
 from lib.data.chat import ChatFormat, chat_of
 from lib.data.prepare import PreparedData, prepare_heldout, prepare_rows
 from lib.lineage.completion import finish_stage, keep_evaluation, stage_files
@@ -58,7 +60,9 @@ def stage_rows(stage: SurveyedStage, world: World) -> StageRows:
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
     changes = keep_contract(stage, chat)
-    data = prepare_rows(settings, chat, processes=world.processes, earlier=replayed_stages(stage))
+    data = prepare_rows(
+        settings, chat, processes=world.processes, earlier=replayed_stages(stage), clean=audit_rows
+    )
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     return StageRows(
         choose_compute(settings.model), tokenizer, chat, data, own,
@@ -130,6 +134,7 @@ def close_stage(
     from lib.report.stage_report import write_stage_report
 
     folder = stage.settings.stage_dir
+    keep_findings(stage.settings, rows.data.findings)
     keep_evaluation(folder, record, scores)
     write_stage_report(stage, record, scores, rows.data.mixture, rows.chat)
     tracker.results(record, scores.after.samples, stage_files(folder))

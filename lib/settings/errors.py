@@ -1,11 +1,14 @@
 """What is wrong with the user's input: every problem found, each with its place and its remedy."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 SHOWN_CHARACTERS = 200
+SECRET_NAME = r"[\w.-]*(?:token|secret|password|passwd|pwd|api_?key|access_?key|credential)s?[\w.-]*"
+LEAST_SECRET = 6
+"""Characters; shorter values would be found everywhere."""
 
 
 @dataclass(frozen=True)
@@ -102,5 +105,16 @@ def printable(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """`https://user:secret@host` as `https://user:***@host`."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+    """`https://user:secret@host` as `https://user:***@host`, whatever the password is made of; a name alone
+    may be a token and goes too. So do `password=…` and its like after a `?`, `&` or `;`."""
+    text = re.sub(r"(://[^/@:\s]*):[^\s'\"]*@", r"\1:***@", text)
+    text = re.sub(r"://[^/@:\s]+@", "://***@", text)
+    return re.sub(rf"(?i)([?&;]{SECRET_NAME}=)[^&;\s'\"]+", r"\1***", text)
+
+
+def without_secrets(text: str, environ: Mapping[str, str]) -> str:
+    """The same without the values of variables whose names say that they are secret."""
+    for name, value in environ.items():
+        if len(value) >= LEAST_SECRET and re.fullmatch(SECRET_NAME, name, re.IGNORECASE):
+            text = text.replace(value, "***")
+    return text

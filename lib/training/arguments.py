@@ -74,12 +74,13 @@ def _cadence(training: TrainingSettings, *, evaluates: bool) -> dict[str, Any]:
     return {
         "logging_steps": training.logging_steps,
         "logging_first_step": True,
+        # It would put a mean in the place of a loss that is not a number; the guard of the numbers says it.
+        "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": training.eval_steps,
         "save_strategy": "steps",
         "save_steps": training.save_steps,
         "save_total_limit": None,  # Checkpoints.rotate keeps the best ones
-        "restore_callback_states_from_checkpoint": True,  # of early stopping
         # Weights can only be gone back to where they were saved.
         "load_best_model_at_end": evaluates and training.save_steps % training.eval_steps == 0,
         "metric_for_best_model": training.best_metric if evaluates else None,

@@ -64,6 +64,7 @@ class ResumableTrainer(SFTTrainer):
         self.state.compute_steps(self.args, self.state.max_steps)  # SFT_LOGGING_STEPS may have changed
         if self._from is None:
             return
+        self._restore_callbacks()
         session, rank = self.session, self.args.process_index
         self._initial_global_step = 0
         self._total_loss_scalar, self._globalstep_last_logged = session.loss, session.logged_step
@@ -77,6 +78,14 @@ class ResumableTrainer(SFTTrainer):
                 self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, time.time()
             )
             self.session = replace(session, over=session.over or self.control.should_training_stop)
+
+    def _restore_callbacks(self) -> None:
+        """How long early stopping has waited. transformers would put new objects in the place of these."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                kept = self.state.stateful_callbacks.get(type(callback).__name__, {})
+                for name, value in kept.get("attributes", {}).items():
+                    setattr(callback, name, value)
 
     def _run_epoch(self, **call: Any) -> None:
         """Not a step more when all are done: transformers would take one before it looks."""

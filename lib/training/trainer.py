@@ -38,6 +38,8 @@ class FitResult:
     peak_memory_bytes: int
     """Of the process that took most."""
     history: list[dict[str, float]] = field(repr=False)
+    notices: tuple[str, ...] = ()
+    """Steps that went wrong, and adapters without a gradient."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -83,6 +85,7 @@ def fit(
         best_metric=state.best_metric,
         peak_memory_bytes=max(trainer.session.peak_memory_bytes, *processes.gather([peak_memory_bytes()])),
         history=state.log_history,
+        notices=trainer.guard.notices(state.global_step),
     )
 
 
@@ -102,8 +105,11 @@ def build_trainer(
     nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
+    from lib.training.bad_batches import BAD_BATCHES, BadBatches
     from lib.training.batches import training_dataset, validation_dataset
     from lib.training.embedding_noise import EmbeddingNoise
+    from lib.training.numbers import Numbers
+    from lib.training.numbers_guard import NumbersGuard
     from lib.training.progress import ProgressCallback
     from lib.training.stage_trainer import StageTrainer
 
@@ -118,6 +124,7 @@ def build_trainer(
         eval_dataset=validation_dataset(validation) if validation else None,
         data_collator=form.collator(tokenizer),
         order=data.order,
+        guard=NumbersGuard(Numbers(settings.training), BadBatches(settings.stage_dir / BAD_BATCHES, data)),
         generation=generation,
         checkpoints=checkpoints or Checkpoints(settings.stage_dir, {}),
         limit=settings.training.save_total_limit,
