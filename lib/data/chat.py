@@ -1,7 +1,7 @@
 """Conversations into token ids and masks, with the tokenizer and chat template of the model."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,9 +13,10 @@ from tokenizers import Encoding, Tokenizer
 
 from lib.data.chat_template import TEMPLATE_ERRORS, bundled_templates, compile_template, find_template, render
 from lib.data.encoded import EncodedRow
-from lib.data.masks import EncodingRules, RenderedRow, mask_row
+from lib.data.masks import EncodingRules, mask_row
 from lib.data.rows import Example, Message
 from lib.data.tokenizer_files import read_tokenizer_files
+from lib.data.tokens import RenderedRow, TokenRow, token_row
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
 
@@ -119,29 +120,26 @@ class ChatFormat:
         rows: list[EncodedRow] = []
         problems: list[Problem] = []
         for batch in _batches(examples):
-            rendered: list[RenderedRow | None] = []
-            for example in batch:
-                row = self._render_or_problem(example, rules)
-                rendered.append(row if isinstance(row, RenderedRow) else None)
-                if isinstance(row, Problem):
-                    problems.append(row)
-            encodings = iter(self._encode_texts([row.text for row in rendered if row is not None]))
-            for example, rendered_row in zip(batch, rendered, strict=True):
-                if rendered_row is None:
-                    unusable = EncodedRow(
-                        example.row_id, example.source, example.labels, "unrenderable", [], [], 0
-                    )
-                    rows.append(unusable)
+            tokenized = self.tokenize(batch, last_only=rules.mask_cot)
+            for example, row in zip(batch, tokenized, strict=True):
+                if isinstance(row, str):
+                    rows.append(unrenderable(example))
+                    problems.append(refused(example, row))
                 else:
-                    encoding = next(encodings)
-                    rows.append(mask_row(rendered_row, encoding.ids, _starts(encoding), rules, self.bos_id))
+                    rows.append(mask_row(example, row, rules, self.bos_id))
         return EncodedRows(tuple(rows), tuple(problems))
+
+    def tokenize(self, examples: Sequence[Example], *, last_only: bool) -> list[TokenRow | str]:
+        """Every row as tokens with its answers, or only the last of them; or why the template refuses it."""
+        rendered = [self._rendered_or_reason(example, last_only) for example in examples]
+        encodings = iter(self._encode_texts([row.text for row in rendered if isinstance(row, RenderedRow)]))
+        return [token_row(row, next(encodings)) if isinstance(row, RenderedRow) else row for row in rendered]
 
     def tokens_of(self, example: Example, rules: EncodingRules) -> tuple[RenderedRow, Encoding]:
         """One row's text and its tokens before truncation, for the preview. InputError when it is refused."""
-        row = self._render_or_problem(example, rules)
-        if isinstance(row, Problem):
-            raise InputError([row])
+        row = self._rendered_or_reason(example, rules.mask_cot)
+        if isinstance(row, str):
+            raise InputError([refused(example, row)])
         return row, self._encode_texts([row.text])[0]
 
     @cached_property
@@ -192,31 +190,25 @@ class ChatFormat:
             return None
         return (text, turns[0]) if turns else None
 
-    def _render_or_problem(self, example: Example, rules: EncodingRules) -> RenderedRow | Problem:
+    def _rendered_or_reason(self, example: Example, last_only: bool) -> RenderedRow | str:
         try:
-            return self._rendered(example, rules)
+            return self._rendered(example, last_only)
         except TEMPLATE_ERRORS as error:
-            return Problem(
-                where=example.row_id,
-                key="chat template",
-                value=" → ".join(message.role for message in example.messages),
-                expected=str(error),
-                remedy="mend the row, or choose another SFT_CHAT_TEMPLATE",
-            )
+            return str(error)
 
-    def _rendered(self, example: Example, rules: EncodingRules) -> RenderedRow:
+    def _rendered(self, example: Example, last_only: bool) -> RenderedRow:
         eos = self.special_tokens.get("eos_token", "")
         if example.text is not None:
             bos = self.special_tokens["bos_token"] if self._starts_with_bos else ""
             text = bos + example.text
-            return RenderedRow(example, text + eos, (Turn(len(bos), len(text), len(text + eos)),))
+            return RenderedRow(text + eos, (Turn(len(bos), len(text), len(text + eos)),), plain=True)
         text = self.render(example.messages)
-        turns = find_turns(example.messages, text, self.render, self._facts, last_only=rules.mask_cot)
+        turns = find_turns(example.messages, text, self.render, self._facts, last_only=last_only)
         last = turns[-1]
         if last.end == last.closing and eos:
             text = text[: last.closing] + eos
             turns[-1] = Turn(last.start, last.closing, len(text))
-        return RenderedRow(example, text, tuple(turns))
+        return RenderedRow(text, tuple(turns), plain=False)
 
     @cached_property
     def _facts(self) -> TemplateFacts:
@@ -244,17 +236,18 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _starts(encoding: Encoding) -> Callable[[int], int]:
-    """Token index → the character at which the token starts."""
+def unrenderable(example: Example) -> EncodedRow:
+    return EncodedRow(example.row_id, example.source, example.labels, "unrenderable", [], [], 0)
 
-    def start_of(token: int) -> int:
-        span = encoding.token_to_chars(token)
-        if span is None:
-            raise AssertionError("every token comes from the text: no post-processor adds any")
-        start: int = span[0]
-        return start
 
-    return start_of
+def refused(example: Example, reason: str) -> Problem:
+    return Problem(
+        where=example.row_id,
+        key="chat template",
+        value=" → ".join(message.role for message in example.messages),
+        expected=reason,
+        remedy="mend the row, or choose another SFT_CHAT_TEMPLATE",
+    )
 
 
 def chat_of(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFormat:

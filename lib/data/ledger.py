@@ -218,10 +218,10 @@ class _Tally:
         if row.status in DROPPED:
             self.sums[row.status] += 1
         else:
-            self.longest = max(self.longest, len(row.input_ids))
+            self.longest = max(self.longest, row.tokens)
             self.sums.update(
                 rows=1,
-                tokens=len(row.input_ids),
+                tokens=row.tokens,
                 supervised=row.supervised_tokens,
                 truncated=row.cut_tokens > 0,
             )

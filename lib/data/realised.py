@@ -65,7 +65,7 @@ def size_in(unit: str, row: EncodedRow | None) -> int:
         return 1
     if not row.usable:
         return 0
-    return len(row.input_ids) if unit == "tokens" else row.supervised_tokens
+    return row.tokens if unit == "tokens" else row.supervised_tokens
 
 
 def missed_shares(ledger: MixLedger) -> tuple[Problem, ...]:

@@ -8,9 +8,11 @@ this order.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from lib.data.extraction_record import answer_is_negative
 from lib.data.first_problems import FirstProblems
 from lib.data.labels import Label, labels_of
 from lib.data.sources import Source
@@ -53,6 +55,15 @@ class Example:
     def row_id(self) -> str:
         """`source#index`."""
         return f"{self.source}#{self.index}"
+
+    @cached_property
+    def names_nobody(self) -> bool | None:
+        """Whether the answer is an extraction record without an offender; None where it is no such record."""
+        return answer_is_negative(self.messages[-1].content) if self.messages else None
+
+    def renamed(self, source: str) -> "Example":
+        """The same row under another name of its source."""
+        return replace(self, source=source)
 
     @property
     def characters(self) -> int:

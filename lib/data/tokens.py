@@ -1,0 +1,75 @@
+"""A row as tokens, before it is decided which of them are learned and what is cut."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Encoding
+
+from lib.data.turns import Turn
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """One answer of a row. What masks are made of: neither text nor tokens outside of answers are needed."""
+
+    first: int
+    """Index of its first token in the row."""
+    text: str
+    """What the model says, without its end-of-turn token."""
+    starts: Sequence[int]
+    """The character at which each of its tokens starts, counted from the answer's first; those of the
+    end-of-turn token are at the end of `text` or behind it."""
+
+    def token_at(self, character: int) -> int:
+        """Index in the row of the first token that starts at this character of the answer or behind it."""
+        return self.first + bisect_left(self.starts, character)
+
+    @property
+    def closing(self) -> int:
+        """Index in the row of the end-of-turn token; `end` where there is none."""
+        return self.token_at(len(self.text))
+
+    @property
+    def end(self) -> int:
+        """Index in the row of the token behind the answer."""
+        return self.first + len(self.starts)
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A whole row, before truncation."""
+
+    ids: Sequence[int]
+    answers: tuple[AnswerTokens, ...]
+    """In order: all of a row, or the last alone, as was asked for. Plain text is one."""
+    plain: bool
+    """Plain text, without any conversation."""
+
+
+@dataclass(frozen=True)
+class RenderedRow:
+    """A row as text, and where its answers stand in it."""
+
+    text: str
+    turns: tuple[Turn, ...]
+    plain: bool
+
+
+def token_row(row: RenderedRow, encoding: Encoding) -> TokenRow:
+    ids: list[int] = encoding.ids
+    return TokenRow(ids, tuple(_answer(row.text, turn, encoding, len(ids)) for turn in row.turns), row.plain)
+
+
+def _answer(text: str, turn: Turn, encoding: Encoding, tokens: int) -> AnswerTokens:
+    def start_of(token: int) -> int:
+        span = encoding.token_to_chars(token)
+        if span is None:
+            raise AssertionError("every token comes from the text: no post-processor adds any")
+        start: int = span[0]
+        return start
+
+    # By bisection: reading the offsets of every token would take longer than tokenising.
+    first, end = (bisect_left(range(tokens), place, key=start_of) for place in (turn.start, turn.end))
+    starts = tuple(start_of(token) - turn.start for token in range(first, end))
+    return AnswerTokens(first, text[turn.start : turn.closing], starts)
