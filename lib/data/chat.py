@@ -1,10 +1,13 @@
 """Conversations into token ids and masks, with the tokenizer and chat template of the model."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +58,21 @@ class ChatFormat:
         # Post-processors only add special tokens, which we never ask for, and trim white space off the
         # offsets, which would move tokens across the borders of an answer.
         tokenizer.post_processor = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process; a compiled template cannot be sent."""
+        return {**vars(self), "_compiled": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._compiled = compile_template(self.template) if self.template else None
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of all that text and tokens of a conversation follow from."""
+        libraries = [version(name) for name in ("tokenizers", "jinja2")]
+        parts = [self._tokenizer.to_str(), sorted(self.special_tokens.items()), self.template, libraries]
+        return hashlib.sha256(json.dumps([*parts, self._starts_with_bos]).encode()).hexdigest()
 
     @classmethod
     def load(cls, folder: Path, template: str = "") -> "ChatFormat | None":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
-from lib.data.encoding import Encoded, encode_rows
+from lib.data.encoding import Encoded, encode_rows, known_rows
 from lib.data.ledger import MixLedger, TokenCount, with_token_counts
 from lib.data.mixture import Mixture
 from lib.data.negatives import NegativeRule
@@ -14,8 +14,8 @@ from lib.data.packing import Pack, rows_alone
 from lib.data.realised import missed_shares, with_trained_rows, with_usable_negatives
 from lib.data.rows import Example, read_examples
 from lib.data.schedule import Schedule
-from lib.data.sources import AbsentSource, Source, load_source
-from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
+from lib.data.sources import AbsentSource, Keep, Source, load_source
+from lib.data.stage_mixture import ReplayedStage, SourceRecord, keeper, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
@@ -120,10 +120,11 @@ def plan_rows(
     if mixture is None:
         return PlannedData(None, None, mixed.sources, mixed.absent, mixed.notices)
     everything = list({e.row_id: e for e in (*mixture.train, *mixture.validation)}.values())
-    unknown = sum(example.characters for example in everything if example.row_id not in mixed.encoded)
+    known = mixed.encoded or known_rows(chat, everything, settings)
+    unknown = sum(example.characters for example in everything if example.row_id not in known)
     complete = unknown <= characters
     chosen = everything if complete else _sample(mixture, characters)
-    rows, notices = _encoded(mixed.encoded, chat, chosen, settings)
+    rows, notices = _encoded(known, chat, chosen, settings, kept=False)
     estimated = chat is None or not complete
     ledger, _, remarks = _counted(mixture, rows, settings, processes, estimated=estimated)
     if not estimated and not (ledger.encoded or TokenCount()).rows:
@@ -133,10 +134,16 @@ def plan_rows(
 
 
 def _encoded(
-    known: Encoded, chat: ChatFormat | None, examples: Sequence[Example], settings: StageSettings
+    known: Encoded,
+    chat: ChatFormat | None,
+    examples: Sequence[Example],
+    settings: StageSettings,
+    *,
+    kept: bool = True,
 ) -> tuple[Encoded, list[str]]:
     """These rows encoded, but for those that are already."""
-    rows, notices = encode_rows(chat, (row for row in examples if row.row_id not in known), settings)
+    unknown = (row for row in examples if row.row_id not in known)
+    rows, notices = encode_rows(chat, unknown, settings, kept=kept)
     return {**known, **rows}, notices
 
 
@@ -164,9 +171,11 @@ def _counted(
     return ledger, schedule, [*_loss_notices(ledger), *remarks]
 
 
-def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+def load_examples(
+    name: str, split: str, *, strict: bool, keep: Keep | None = None
+) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The usable rows of one data set outside the mix (an evaluation set), and notices."""
-    loaded = load_source(name, split)
+    loaded = load_source(name, split, keep=keep)
     if loaded is None:
         raise AssertionError("with downloads allowed a data set is loaded or an error")
     rows, notices = read_examples(Source(name, name, split, None, *loaded), strict=strict)
@@ -188,7 +197,7 @@ def prepare_heldout(settings: StageSettings, mixture: Mixture) -> tuple[Example,
     name = settings.evaluation.dataset_id
     if not name:
         return mixture.validation
-    examples, _ = load_examples(name, "train", strict=settings.strict)
+    examples, _ = load_examples(name, "train", strict=settings.strict, keep=keeper(settings.data))
     return examples
 
 

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from lib.data.amounts import Algebra
+from lib.data.cache import DataCache
 from lib.data.chat import ChatFormat
 from lib.data.encoding import Encoded, encode_rows
 from lib.data.local_identity import local_fingerprints
@@ -13,9 +15,10 @@ from lib.data.negatives import NegativeRule
 from lib.data.realised import size_in
 from lib.data.replay import NO_REPLAY, ReplayPool, ReplaySource
 from lib.data.rows import SourceRows, read_examples
-from lib.data.sources import AbsentSource, Source, load_source, load_sources
+from lib.data.sources import AbsentSource, Keep, NormalizedRows, Source, load_source, load_sources
+from lib.data.split_parts import SplitPart
 from lib.settings.errors import InputError, Problem
-from lib.settings.schema import StageSettings
+from lib.settings.schema import DataSettings, StageSettings
 
 CHANGED = "the data set changed since that stage was trained"
 
@@ -75,7 +78,7 @@ def _own_mixture(
     settings: StageSettings, chat: ChatFormat | None, replay: ReplayPool, *, allow_download: bool
 ) -> StageMixture:
     data = settings.data
-    loaded = load_sources(data, strict=settings.strict, allow_download=allow_download)
+    loaded = load_sources(data, strict=settings.strict, allow_download=allow_download, keep=keeper(data))
     tables, notices = _tables(loaded.sources, strict=settings.strict)
     records = tuple(
         SourceRecord(s.id, s.name, s.split, s.weight, len(s.rows), s.fingerprint) for s in loaded.sources
@@ -101,6 +104,20 @@ def _own_mixture(
         replay=replay,
     )
     return StageMixture(mixture, records, loaded.absent, (*notices, *mixture.notices), encoded)
+
+
+def keeper(data: DataSettings) -> Keep | None:
+    """What keeps the rows of large data sets on disk; None where that is switched off."""
+    cache = DataCache.of(data)
+    if cache is None:
+        return None
+
+    def keep(files: Sequence[Path], part: SplitPart, fingerprint: str) -> NormalizedRows | None:
+        from lib.data.stored.examples import keep_files  # with pyarrow, which small data do not need
+
+        return keep_files(cache, files, part, fingerprint)
+
+    return keep
 
 
 def _tables(sources: Sequence[Source], *, strict: bool) -> tuple[list[SourceRows], list[str]]:
@@ -166,7 +183,8 @@ def _pool(
 def _evaluation_keys(settings: StageSettings, *, allow_download: bool) -> frozenset[str]:
     """Keys of the rows that a stage's answers are scored on, beside its validation rows."""
     name = settings.evaluation.dataset_id
-    loaded = load_source(name, "train", allow_download=allow_download) if name else None
+    keep = keeper(settings.data)
+    loaded = load_source(name, "train", allow_download=allow_download, keep=keep) if name else None
     if loaded is None:
         return frozenset()
     rows, _ = read_examples(Source(name, name, "train", None, *loaded), strict=False)

@@ -42,6 +42,9 @@ WITHOUT_EFFECT = frozenset(
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
         "SFT_TENSORBOARD",
+        "SFT_CACHE_DIR",
+        "SFT_CACHE_GB",
+        "SFT_DATASET_NUM_PROC",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.

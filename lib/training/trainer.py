@@ -100,9 +100,9 @@ def build_trainer(
     nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    from lib.training.batches import training_dataset, validation_dataset
     from lib.training.embedding_noise import EmbeddingNoise
     from lib.training.progress import ProgressCallback
+    from lib.training.row_tables import training_dataset, validation_dataset
     from lib.training.stage_trainer import StageTrainer
 
     patience = settings.training.early_stopping_patience
