@@ -32,10 +32,13 @@ class NegativeRule:
 
     def is_negative(self, example: Example) -> bool | None:
         """None: nothing tells negatives and positives apart for this row."""
-        if any(label.value in self.labels for label in example.labels):
+        return self.negative(example.labels, example.names_nobody)
+
+    def negative(self, labels: Sequence[Label], names_nobody: bool | None) -> bool | None:
+        """The same of a row with these labels and an answer that says so (`Example.names_nobody`)."""
+        if self.labels and any(label.value in self.labels for label in labels):
             return True
-        found = example.names_nobody
-        return False if found is None and self.labels else found
+        return False if names_nobody is None and self.labels else names_nobody
 
     def scope(self, source: str, labels: Sequence[Label]) -> str | None:
         """The first declared share that covers such a row."""

@@ -87,11 +87,11 @@ def prepare_rows(
     ledger, schedule, remarks = _counted(mixture, rows, settings, processes)
     if not schedule.order.rows:
         raise InputError([_nothing_left(ledger, settings)])
+    train = (rows[example.row_id] for example in mixture.train)
+    validation = (rows[example.row_id] for example in mixture.validation)
     return PreparedData(
-        train=tuple(rows[example.row_id] for example in mixture.train if rows[example.row_id].usable),
-        validation=tuple(
-            rows[example.row_id] for example in mixture.validation if rows[example.row_id].usable
-        ),
+        train=tuple(row for row in train if row.usable),
+        validation=tuple(row for row in validation if row.usable),
         schedule=schedule,
         mixture=mixture,
         ledger=ledger,

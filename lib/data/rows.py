@@ -51,7 +51,7 @@ class Example:
     index: int
     """Position in its source, from 0."""
 
-    @property
+    @cached_property
     def row_id(self) -> str:
         """`source#index`."""
         return f"{self.source}#{self.index}"
