@@ -19,7 +19,7 @@ from lib.data.encoded import EncodedRow
 from lib.data.masks import EncodingRules, mask_row
 from lib.data.rows import Example, Message
 from lib.data.tokenizer_files import read_tokenizer_files
-from lib.data.tokens import RenderedRow, TokenRow, token_row
+from lib.data.tokens import RenderedRow, TokenRow, encode_texts, token_row
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
 
@@ -150,7 +150,9 @@ class ChatFormat:
     def tokenize(self, examples: Sequence[Example], *, last_only: bool) -> list[TokenRow | str]:
         """Every row as tokens with its answers, or only the last of them; or why the template refuses it."""
         rendered = [self._rendered_or_reason(example, last_only) for example in examples]
-        encodings = iter(self._encode_texts([row.text for row in rendered if isinstance(row, RenderedRow)]))
+        encodings = iter(
+            encode_texts(self._tokenizer, [row.text for row in rendered if isinstance(row, RenderedRow)])
+        )
         return [token_row(row, next(encodings)) if isinstance(row, RenderedRow) else row for row in rendered]
 
     def tokens_of(self, example: Example, rules: EncodingRules) -> tuple[RenderedRow, Encoding]:
@@ -158,7 +160,7 @@ class ChatFormat:
         row = self._rendered_or_reason(example, rules.mask_cot)
         if isinstance(row, str):
             raise InputError([refused(example, row)])
-        return row, self._encode_texts([row.text])[0]
+        return row, encode_texts(self._tokenizer, [row.text])[0]
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -242,10 +244,6 @@ class ChatFormat:
                 True  # a template with unusual demands; the rows themselves will show whether it works
             )
         return TemplateFacts(pattern, with_header)
-
-    def _encode_texts(self, texts: list[str]) -> list[Encoding]:
-        encodings: list[Encoding] = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        return encodings
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:

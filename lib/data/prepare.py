@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
 from lib.data.encoding import Encoded, encode_rows, known_rows
+from lib.data.keeping import keeper
 from lib.data.ledger import MixLedger, TokenCount, with_token_counts
 from lib.data.mixture import Mixture
 from lib.data.negatives import NegativeRule
@@ -15,7 +16,7 @@ from lib.data.realised import missed_shares, with_trained_rows, with_usable_nega
 from lib.data.rows import Example, read_examples
 from lib.data.schedule import Schedule
 from lib.data.sources import AbsentSource, Keep, Source, load_source
-from lib.data.stage_mixture import ReplayedStage, SourceRecord, keeper, mix_stage
+from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings

@@ -2,10 +2,10 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lib.data.cache import LARGE_BYTES
 from lib.data.data_files import EXTENSIONS, Row, files_of_split, fingerprint, read_file
@@ -36,9 +36,17 @@ class NormalizedRows(ABC):
 
 
 Rows = Sequence[Row] | NormalizedRows
-Keep = Callable[[Sequence[Path], SplitPart, str], NormalizedRows | None]
-"""Files, the part of their rows and their fingerprint to rows that are kept on disk, not in memory; None for
-files that cannot be read through."""
+
+
+class Keep(Protocol):
+    """Keeps rows on disk, not in memory."""
+
+    def files(self, files: Sequence[Path], part: SplitPart, fingerprint: str) -> NormalizedRows | None:
+        """The part of the rows of these files; None for files that cannot be read through."""
+
+    def stream(self, name: str, part: SplitPart) -> tuple[NormalizedRows, str] | None:
+        """The part of a Hub data set's rows as they arrive, and a fingerprint; None where that is not asked
+        for."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,8 @@ def load_source(
     elif _looks_like_a_path(name):
         raise _missing_path(name, path)
     elif allow_download:
-        loaded = load_from_hub(name, split)
+        part = parse_split(split)
+        loaded = (keep.stream(name, part) if keep and part else None) or load_from_hub(name, split)
     else:
         loaded = read_cached(name, split)
     if loaded is not None and not len(loaded[0]):
@@ -162,7 +171,7 @@ def _load_local(path: Path, name: str, split: str, keep: Keep | None) -> tuple[R
     files = files_of_split(path, part.name) if path.is_dir() else [path]
     if keep and _are_large(files):
         digest = fingerprint(files)
-        if kept := keep(files, part, digest):
+        if kept := keep.files(files, part, digest):
             return kept, digest
     return part.of([row for file in files for row in read_file(file)]), fingerprint(files)
 

@@ -3,22 +3,20 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from lib.data.amounts import Algebra
-from lib.data.cache import DataCache
 from lib.data.chat import ChatFormat
 from lib.data.encoding import Encoded, encode_rows
+from lib.data.keeping import keeper
 from lib.data.local_identity import local_fingerprints
 from lib.data.mixture import Mixture, plan_mixture
 from lib.data.negatives import NegativeRule
 from lib.data.realised import size_in
 from lib.data.replay import NO_REPLAY, ReplayPool, ReplaySource
 from lib.data.rows import SourceRows, read_examples
-from lib.data.sources import AbsentSource, Keep, NormalizedRows, Source, load_source, load_sources
-from lib.data.split_parts import SplitPart
+from lib.data.sources import AbsentSource, Source, load_source, load_sources
 from lib.settings.errors import InputError, Problem
-from lib.settings.schema import DataSettings, StageSettings
+from lib.settings.schema import StageSettings
 
 CHANGED = "the data set changed since that stage was trained"
 
@@ -104,20 +102,6 @@ def _own_mixture(
         replay=replay,
     )
     return StageMixture(mixture, records, loaded.absent, (*notices, *mixture.notices), encoded)
-
-
-def keeper(data: DataSettings) -> Keep | None:
-    """What keeps the rows of large data sets on disk; None where that is switched off."""
-    cache = DataCache.of(data)
-    if cache is None:
-        return None
-
-    def keep(files: Sequence[Path], part: SplitPart, fingerprint: str) -> NormalizedRows | None:
-        from lib.data.stored.examples import keep_files  # with pyarrow, which small data do not need
-
-        return keep_files(cache, files, part, fingerprint)
-
-    return keep
 
 
 def _tables(sources: Sequence[Source], *, strict: bool) -> tuple[list[SourceRows], list[str]]:

@@ -45,6 +45,7 @@ WITHOUT_EFFECT = frozenset(
         "SFT_CACHE_DIR",
         "SFT_CACHE_GB",
         "SFT_DATASET_NUM_PROC",
+        "SFT_DATASET_STREAMING",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.

@@ -152,11 +152,15 @@ def keep_files(
             with folder.building():
                 if folder.marker() is None:
                     rows, chunks = chunks_of([open_chunked(path) for path in files], part)
-                    _build(cache, folder, rows, chunks, f"reading {_name(files)}")
-        marker = folder.marker()
-        if marker is not None:
-            return ExampleStore(folder, key, marker["rows"], marker["shards"])
+                    build_examples(cache, folder, rows, chunks, f"reading {_name(files)}")
+        return open_examples(folder, key)
     return None
+
+
+def open_examples(folder: StoreFolder, key: str) -> ExampleStore | None:
+    """None for a folder that is not whole."""
+    marker = folder.marker()
+    return ExampleStore(folder, key, marker["rows"], marker["shards"]) if marker else None
 
 
 def write_examples(chunk: Chunk, first: int, path: Path) -> None:
@@ -176,21 +180,21 @@ def contents_of(batch: pyarrow.RecordBatch, rows: Sequence[int]) -> list[Example
     return [Example(*_content(batch, row), (), "", "", row) for row in rows]
 
 
-def _build(cache: DataCache, folder: StoreFolder, rows: int, chunks: Iterable[Chunk], doing: str) -> None:
-    shards = 0
+def build_examples(
+    cache: DataCache, folder: StoreFolder, rows: int | None, chunks: Iterable[Chunk], doing: str
+) -> None:
+    """Every chunk as a shard, but for those that are there. `rows` is for the progress bar."""
+    counted: list[int] = []
 
     def tasks() -> Iterator[Task]:
-        nonlocal shards
-        first = 0
         for chunk in chunks:
-            path = folder.shard(shards)
+            path, first = folder.shard(len(counted)), sum(counted)
+            counted.append(chunk.rows)
             if not path.exists():
                 yield Task(write_examples, (chunk, first, path), chunk.rows)
-            first += chunk.rows
-            shards += 1
 
     run_tasks(tasks(), processes=cache.processes, rows=rows, doing=doing)
-    folder.finish({"rows": rows, "shards": shards})
+    folder.finish({"rows": sum(counted), "shards": len(counted)})
 
 
 def _batch(examples: Sequence[Example], unfit: FirstProblems) -> pyarrow.RecordBatch:

@@ -30,7 +30,7 @@ def run_tasks(
     processes: int,
     prepare: Callable[..., None] | None = None,
     given: tuple[Any, ...] = (),
-    rows: int,
+    rows: int | None,
     doing: str,
 ) -> None:
     """Every task once, in any order; `prepare(*given)` first in every process. Raises what a task raises.
@@ -96,10 +96,10 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _progress(doing: str, rows: int) -> Iterator[Callable[[int], None]]:
+def _progress(doing: str, rows: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, else one line at the beginning."""
     if not sys.stderr.isatty():
-        print(f"{doing}: {rows:,} rows", file=sys.stderr, flush=True)
+        print(f"{doing}: {'' if rows is None else f'{rows:,} '}rows", file=sys.stderr, flush=True)
         yield lambda _: None
         return
     from rich.console import Console

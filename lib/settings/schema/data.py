@@ -177,6 +177,13 @@ class DataSettings:
         meaning="Where rows of large data sets are kept prepared (docs/preparation.md); empty: "
         "`lora-curriculum/data` in the user's cache folder; `off`: nowhere, they stay in memory",
     )
+    streaming: bool = key(
+        "SFT_DATASET_STREAMING",
+        "0",
+        flag(),
+        meaning="Read Hub data sets row by row as they arrive: their files are not stored, only the rows of "
+        "the part that is asked for, such as `train[:50000]` (docs/preparation.md)",
+    )
     cache_gb: float = key(
         "SFT_CACHE_GB",
         "100",
