@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ from lib.data.encoded import EncodedRow
 from lib.data.masks import EncodingRules, mask_row
 from lib.data.rows import Example, Message
 from lib.data.tokenizer_files import read_tokenizer_files
-from lib.data.tokens import RenderedRow, TokenRow, encode_texts, token_row
+from lib.data.tokens import RenderedRow, TextTokens, TokenRow, encode_texts, token_row
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
 
@@ -50,7 +50,7 @@ class ChatFormat:
         """`template` is jinja source; None will do for plain text. Changes the tokenizer: pass a copy."""
         self.special_tokens = {name: text for name, text in special_tokens.items() if isinstance(text, str)}
         self.template = template
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._compiled = compile_template(template) if template else None
         self._starts_with_bos = self.bos_id is not None and tokenizer.encode("").ids[:1] == [self.bos_id]
         tokenizer.no_truncation()
@@ -71,7 +71,7 @@ class ChatFormat:
     def identity(self) -> str:
         """sha256 of all that text and tokens of a conversation follow from."""
         libraries = [version(name) for name in ("tokenizers", "jinja2")]
-        parts = [self._tokenizer.to_str(), sorted(self.special_tokens.items()), self.template, libraries]
+        parts = [self.tokenizer.to_str(), sorted(self.special_tokens.items()), self.template, libraries]
         return hashlib.sha256(json.dumps([*parts, self._starts_with_bos]).encode()).hexdigest()
 
     @classmethod
@@ -126,7 +126,7 @@ class ChatFormat:
 
     def ids_of(self, text: str) -> list[int]:
         """Token ids of text as a template wrote it."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -147,20 +147,27 @@ class ChatFormat:
                     rows.append(mask_row(example, row, rules, self.bos_id))
         return EncodedRows(tuple(rows), tuple(problems))
 
-    def tokenize(self, examples: Sequence[Example], *, last_only: bool) -> list[TokenRow | str]:
-        """Every row as tokens with its answers, or only the last of them; or why the template refuses it."""
+    def tokenize(
+        self,
+        examples: Sequence[Example],
+        *,
+        last_only: bool,
+        encode: Callable[[list[str]], list[TextTokens]] | None = None,
+    ) -> list[TokenRow | str]:
+        """Every row as tokens with its answers, or only the last of them; or why the template refuses it.
+
+        `encode` may take the place of the tokenizer where it gives the same."""
         rendered = [self._rendered_or_reason(example, last_only) for example in examples]
-        encodings = iter(
-            encode_texts(self._tokenizer, [row.text for row in rendered if isinstance(row, RenderedRow)])
-        )
-        return [token_row(row, next(encodings)) if isinstance(row, RenderedRow) else row for row in rendered]
+        texts = [row.text for row in rendered if isinstance(row, RenderedRow)]
+        tokens = iter(encode(texts) if encode else encode_texts(self.tokenizer, texts))
+        return [token_row(row, next(tokens)) if isinstance(row, RenderedRow) else row for row in rendered]
 
     def tokens_of(self, example: Example, rules: EncodingRules) -> tuple[RenderedRow, Encoding]:
         """One row's text and its tokens before truncation, for the preview. InputError when it is refused."""
         row = self._rendered_or_reason(example, rules.mask_cot)
         if isinstance(row, str):
             raise InputError([refused(example, row)])
-        return row, encode_texts(self._tokenizer, [row.text])[0]
+        return row, self.tokenizer.encode(row.text, add_special_tokens=False)
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -174,13 +181,13 @@ class ChatFormat:
     def stop_ids(self) -> tuple[int, ...]:
         """Token ids at which generation ends: end of turn and end of sequence."""
         texts = dict.fromkeys((self.end_of_turn, self.special_tokens.get("eos_token", "")))
-        ids = (self._tokenizer.token_to_id(text) for text in texts if text)
+        ids = (self.tokenizer.token_to_id(text) for text in texts if text)
         return tuple(token for token in ids if token is not None)
 
     @property
     def bos_id(self) -> int | None:
         text = self.special_tokens.get("bos_token")
-        return self._tokenizer.token_to_id(text) if text else None
+        return self.tokenizer.token_to_id(text) if text else None
 
     @cached_property
     def notices(self) -> tuple[str, ...]:
@@ -232,7 +239,7 @@ class ChatFormat:
 
     @cached_property
     def _facts(self) -> TemplateFacts:
-        added = self._tokenizer.get_added_tokens_decoder().values()
+        added = self.tokenizer.get_added_tokens_decoder().values()
         texts = {token.content for token in added if token.special and token.content.strip()}
         texts |= {text for text in (self.special_tokens.get("eos_token"),) if text}
         longest_first = sorted(texts, key=lambda text: (-len(text), text))

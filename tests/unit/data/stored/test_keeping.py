@@ -94,7 +94,7 @@ def test_another_template_tokenises_again_and_another_file_reads_again(
     stage: Callable[..., StageSettings], chat: ChatFormat, work: dict[str, int], tmp_path: Path
 ) -> None:
     prepare_rows(stage(), chat)
-    other = ChatFormat(chat._tokenizer, chat.special_tokens, f"{chat.template}{{# #}}")
+    other = ChatFormat(chat.tokenizer, chat.special_tokens, f"{chat.template}{{# #}}")
     prepare_rows(stage(), other)
     assert tuple(work.values()) == (4, 8, 8)
     with (tmp_path / "rows.jsonl").open("a") as file:

@@ -145,7 +145,7 @@ def test_rows_that_fit_nothing_and_rows_that_the_template_refuses(
     stage: MakeSettings, chat: ChatFormat, files: list[str], tmp_path: Path
 ) -> None:
     no_alpha = "{% if 'alpha' in messages[0].content %}{{ raise_exception('no alpha') }}{% endif %}"
-    picky = ChatFormat(chat._tokenizer, chat.special_tokens, no_alpha + str(chat.template))
+    picky = ChatFormat(chat.tokenizer, chat.special_tokens, no_alpha + str(chat.template))
     with Path(files[0]).open("a", encoding="utf-8") as file:
         file.write("\n" + "\n".join(json.dumps({"body": number}) for number in range(9)))
     for strict in (0, 1):

@@ -29,7 +29,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stag
     def make(streaming: int = 1) -> StageSettings:
         values = {
             "SFT_BASE_MODEL": "base", "SFT_OUT_LORA_DIR": "out", "SFT_DATASET_ID": "me/large",
-            "SFT_CACHE_DIR": tmp_path / "cache", "SFT_DATASET_NUM_PROC": 1, "SFT_DATASET_STREAMING": streaming,
+            "SFT_CACHE_DIR": tmp_path / "cache", "SFT_DATASET_NUM_PROC": 1,
+            "SFT_DATASET_STREAMING": streaming,
         }  # fmt: skip
         (tmp_path / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in values.items()))
         return load_stage(tmp_path, 1, environ={})
