@@ -125,6 +125,8 @@ def plan_rows(
     unknown = sum(example.characters for example in everything if example.row_id not in known)
     complete = unknown <= characters
     chosen = everything if complete else _sample(mixture, characters)
+    if not complete:  # a sample has to be as even over the data sets, whichever are prepared already
+        known = {row.row_id: known[row.row_id] for row in chosen if row.row_id in known}
     rows, notices = _encoded(known, chat, chosen, settings, kept=False)
     estimated = chat is None or not complete
     ledger, _, remarks = _counted(mixture, rows, settings, processes, estimated=estimated)

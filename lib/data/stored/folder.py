@@ -98,8 +98,7 @@ def disk_errors(cache: DataCache) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        ours = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(cache.root)
-        if error.errno not in _FULL and not ours:
+        if error.errno not in _FULL and not _is_of(cache, error):
             raise
         reason = error.strerror or str(error)
         raise InputError.of(
@@ -110,6 +109,14 @@ def disk_errors(cache: DataCache) -> Iterator[None]:
             remedy="free some space (what is prepared so far is kept and used), set SFT_CACHE_DIR to a "
             f"folder on a larger disk, or to {NO_CACHE} to keep rows in memory",
         ) from error
+
+
+def _is_of(cache: DataCache, error: OSError) -> bool:
+    """Whether it is about the cache folder, something in it or a folder above that it would be made in."""
+    if not isinstance(error.filename, str):
+        return False
+    place = Path(error.filename)
+    return place.is_relative_to(cache.root) or cache.root.is_relative_to(place)
 
 
 def prune(cache: DataCache, keep: set[Path]) -> None:
