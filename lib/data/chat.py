@@ -17,14 +17,16 @@ from tokenizers import Encoding, Tokenizer
 from lib.data.chat_template import TEMPLATE_ERRORS, bundled_templates, compile_template, find_template, render
 from lib.data.encoded import EncodedRow
 from lib.data.masks import EncodingRules, mask_row
+from lib.data.refused_rows import refused, unrenderable
 from lib.data.rows import Example, Message
+from lib.data.template_bounds import many_bounded
 from lib.data.tokenizer_files import read_tokenizer_files
 from lib.data.tokens import RenderedRow, TextTokens, TokenRow, encode_texts, token_row
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 FIXED_DAY = datetime(2000, 1, 1)
 _BATCH = 512
@@ -157,7 +159,8 @@ class ChatFormat:
         """Every row as tokens with its answers, or only the last of them; or why the template refuses it.
 
         `encode` may take the place of the tokenizer where it gives the same."""
-        rendered = [self._rendered_or_reason(example, last_only) for example in examples]
+        with many_bounded():
+            rendered = [self._rendered_or_reason(example, last_only) for example in examples]
         texts = [row.text for row in rendered if isinstance(row, RenderedRow)]
         tokens = iter(encode(texts) if encode else encode_texts(self.tokenizer, texts))
         return [token_row(row, next(tokens)) if isinstance(row, RenderedRow) else row for row in rendered]
@@ -178,11 +181,24 @@ class ChatFormat:
         return self.special_tokens.get("eos_token", "")
 
     @property
+    def control_tokens(self) -> frozenset[str]:
+        """Texts that the tokenizer turns into special tokens, wherever they stand."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        texts = {token.content for token in added if token.special and token.content.strip()}
+        return frozenset(texts | {text for text in (self.special_tokens.get("eos_token"),) if text})
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Token ids at which generation ends: end of turn and end of sequence."""
         texts = dict.fromkeys((self.end_of_turn, self.special_tokens.get("eos_token", "")))
         ids = (self.tokenizer.token_to_id(text) for text in texts if text)
         return tuple(token for token in ids if token is not None)
+
+    @property
+    def largest_id(self) -> int:
+        """Of all tokens that it can write; the model's embedding needs a row for it."""
+        ids: Iterable[int] = self.tokenizer.get_vocab(with_added_tokens=True).values()
+        return max(ids, default=0)
 
     @property
     def bos_id(self) -> int | None:
@@ -239,10 +255,7 @@ class ChatFormat:
 
     @cached_property
     def _facts(self) -> TemplateFacts:
-        added = self.tokenizer.get_added_tokens_decoder().values()
-        texts = {token.content for token in added if token.special and token.content.strip()}
-        texts |= {text for text in (self.special_tokens.get("eos_token"),) if text}
-        longest_first = sorted(texts, key=lambda text: (-len(text), text))
+        longest_first = sorted(self.control_tokens, key=lambda text: (-len(text), text))
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         try:
             with_header = self.render(_PROBE[:1], True) != self.render(_PROBE[:1], False)
@@ -257,44 +270,3 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
     remaining = iter(examples)
     while batch := list(islice(remaining, _BATCH)):
         yield batch
-
-
-def unrenderable(example: Example) -> EncodedRow:
-    return EncodedRow(example.row_id, example.source, example.labels, "unrenderable", [], [], 0)
-
-
-def refused(example: Example, reason: str) -> Problem:
-    return Problem(
-        where=example.row_id,
-        key="chat template",
-        value=" → ".join(message.role for message in example.messages),
-        expected=reason,
-        remedy="mend the row, or choose another SFT_CHAT_TEMPLATE",
-    )
-
-
-def chat_of(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFormat:
-    """The ChatFormat of a transformers tokenizer, which takes on the template, so that the one that is saved
-    beside the adapter is the one that was trained on.
-
-    `template` is SFT_CHAT_TEMPLATE. InputError for an unknown template or a tokenizer without fast version.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise InputError.of(
-            where="tokenizer of the base model",
-            key="SFT_BASE_MODEL",
-            value=type(tokenizer).__name__,
-            expected="a tokenizer with a fast version (tokenizer.json): masks need character offsets",
-            remedy="convert it once with transformers and save it beside the model",
-        )
-    own = tokenizer.chat_template
-    chat = ChatFormat.from_tokenizer(
-        backend,
-        tokenizer.special_tokens_map,
-        template=template,
-        own_template=own if isinstance(own, str) else None,
-    )
-    if chat.template is not None:
-        tokenizer.chat_template = chat.template
-    return chat

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from lib.data.cache import DataCache
-from lib.data.chat import ChatFormat, refused
+from lib.data.chat import ChatFormat
 from lib.data.encoded import EncodedRow
 from lib.data.first_problems import FirstProblems
 from lib.data.masks import EncodingRules
+from lib.data.refused_rows import refused
 from lib.data.rows import Example
 from lib.data.token_guess import guess_row
 from lib.settings.errors import InputError, Problem

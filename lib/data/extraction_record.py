@@ -1,7 +1,8 @@
 """An answer that is an extraction record: whether it names an offender."""
 
-import json
 from typing import Any
+
+from lib.files import parse_json
 
 PERSONS, OFFENDER, ACT = "persons", "is_offender", "act"
 
@@ -12,7 +13,7 @@ def answer_is_negative(answer: str) -> bool | None:
         return None
     said = answer.rpartition("</think>")[2]
     try:
-        record = json.loads(said[said.find("{") : said.rfind("}") + 1])
+        record = parse_json(said[said.find("{") : said.rfind("}") + 1])
     except ValueError:
         return None
     if not isinstance(record, dict) or not isinstance(record.get(PERSONS), list):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lib.data.data_files import Row
+from lib.data.broken_rows import Row
 
 Rows = TypeVar("Rows", Sequence[Row], range)
 PART_FORM = "NAME, NAME[FROM:TO] in rows or NAME[FROM%:TO%]"

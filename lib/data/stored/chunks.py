@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import pyarrow
 import pyarrow.parquet
 
-from lib.data.data_files import Row, read_file
+from lib.data.broken_rows import Row
+from lib.data.columnar_files import Limits, TooMuchError
+from lib.data.data_files import read_file
 from lib.data.split_parts import SplitPart
 
 CHUNK_ROWS = 2_048
@@ -50,9 +52,8 @@ class LinesChunk:
         """Raises ValueError for a line that is no JSON object."""
         with self.path.open("rb") as file:
             file.seek(self.start)
-            text = file.read(self.stop - self.start).decode("utf-8")
-        # Not str.splitlines: U+2028 and its kind are legal inside JSON strings and end no line.
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            content = file.read(self.stop - self.start)
+        rows = [json.loads(line.decode()) for line in content.split(b"\n") if line.strip()]
         if len(rows) != self.rows or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"{self.path}: something else than {self.rows} objects")
         return rows
@@ -68,8 +69,7 @@ class LinesFile:
         with path.open("rb") as file:
             for line in file:
                 start = position + (len(_BOM) if position == 0 and line.startswith(_BOM) else 0)
-                # White space of every script counts as blank; an object is told without decoding.
-                if line[:1] == b"{" or line[start - position :].decode("utf-8").strip():
+                if line[start - position :].strip():
                     self._starts.append(start)
                 position += len(line)
         self._starts.append(position)
@@ -127,9 +127,22 @@ class TableChunk:
 class BatchedFile:
     """A file that pyarrow reads batch by batch."""
 
-    def __init__(self, rows: int, batches: Callable[[], Iterator[pyarrow.RecordBatch]]) -> None:
+    def __init__(self, path: Path, rows: int, batches: Callable[[], Iterable[pyarrow.RecordBatch]]) -> None:
         self.rows = rows
-        self._batches = batches
+        self._path = path
+        self._read = batches
+
+    def _batches(self) -> Iterator[pyarrow.RecordBatch]:
+        """Raises ValueError for a file that breaks a bound of lib.data.columnar_files."""
+        limits = Limits(self._path)
+        try:
+            limits.take_rows(self.rows)
+            for batch in self._read():
+                batch.validate(full=True)
+                limits.take_bytes(batch.nbytes)
+                yield batch
+        except TooMuchError as error:
+            raise ValueError(str(error)) from error
 
     def chunks(self, first: int, last: int) -> Iterator[Chunk]:
         """Cut at the same rows, whatever the batches: CHUNK_ROWS from `first` on."""
@@ -157,10 +170,10 @@ def open_chunked(path: Path) -> ChunkedFile:
         return LinesFile(path)
     if kind == ".parquet":
         file = pyarrow.parquet.ParquetFile(path)
-        return BatchedFile(file.metadata.num_rows, lambda: file.iter_batches(CHUNK_ROWS))
+        return BatchedFile(path, file.metadata.num_rows, lambda: file.iter_batches(CHUNK_ROWS))
     if kind == ".arrow":
         table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
-        return BatchedFile(table.num_rows, lambda: iter(table.to_batches()))
+        return BatchedFile(path, table.num_rows, table.to_batches)
     return WholeFile(path)
 
 

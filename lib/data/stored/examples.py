@@ -87,8 +87,9 @@ class ExampleStore(NormalizedRows):
         found = FirstProblems()
         for batch in self.batches:
             noted = json.loads(batch.schema.metadata[_PROBLEMS])
-            for index, *texts in noted["first"]:
-                found.add(Problem(f"{name}#{index}", *texts))
+            for place, *texts in noted["first"]:
+                # A row of the data set, or the line of a file.
+                found.add(Problem(f"{name}{place}" if place.startswith("#") else place, *texts))
             found.total += noted["total"] - len(noted["first"])
         return found
 
@@ -209,7 +210,7 @@ def _batch(examples: Sequence[Example], unfit: FirstProblems) -> pyarrow.RecordB
         "names_nobody": [example.names_nobody for example in examples],
     }
     first = [
-        [problem.where.removeprefix("#"), problem.key, problem.value, problem.expected, problem.remedy]
+        [problem.where, problem.key, problem.value, problem.expected, problem.remedy]
         for problem in unfit.first
     ]
     noted = {_PROBLEMS: json.dumps({"total": unfit.total, "first": first})}

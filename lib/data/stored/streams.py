@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from lib.data.broken_rows import Row
 from lib.data.cache import DataCache
-from lib.data.data_files import Row
 from lib.data.hub import load_error
 from lib.data.split_parts import SplitPart
 from lib.data.stored.chunks import CHUNK_ROWS, Chunk, RowsChunk

@@ -63,7 +63,7 @@ def files(tmp_path: Path) -> list[str]:
     rows = [random_row(chance) for _ in range(150)]
     one, other = tmp_path / "one.jsonl", tmp_path / "other.json"
     lines = [json.dumps(row, ensure_ascii=chance.random() < 0.5) for row in [*rows[:90], *rows[:5]]]
-    lines[3:3] = ["", " 　"]  # blank in Unicode
+    lines[3:3] = ["", " \t"]
     one.write_text("﻿" + "\r\n".join(lines), encoding="utf-8")
     other.write_text(json.dumps(rows[80:]), encoding="utf-8")
     return [str(one), str(other)]
