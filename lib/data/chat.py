@@ -161,7 +161,6 @@ class ChatFormat:
         encode: Callable[[list[str]], list[TextTokens]] | None = None,
     ) -> list[TokenRow | str]:
         """Every row as tokens with its answers, or only the last of them; or why the template refuses it.
-
         `encode` may take the place of the tokenizer where it gives the same."""
         with many_bounded():
             rendered = [self._rendered_or_reason(example, last_only) for example in examples]
@@ -263,10 +262,8 @@ class ChatFormat:
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         try:
             with_header = self.render(_PROBE[:1], True) != self.render(_PROBE[:1], False)
-        except TEMPLATE_ERRORS:
-            with_header = (
-                True  # a template with unusual demands; the rows themselves will show whether it works
-            )
+        except TEMPLATE_ERRORS:  # unusual demands; the rows themselves will show whether it works
+            with_header = True
         return TemplateFacts(pattern, with_header)
 
 
