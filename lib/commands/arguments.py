@@ -41,8 +41,15 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         metavar="N",
         help="with --plan: N training rows with the learned tokens marked",
     )
+    add(
+        "--audit",
+        action="store_true",
+        help="with --plan: rows that should not be trained on, with examples (SFT_AUDIT_CHECKS)",
+    )
+    add("--check", action="store_true", help="find what would go wrong, without training; loads the model")
+    add("--fast", action="store_true", help="with --check: only what needs no model loaded")
     add("--status", action="store_true", help="print where every stage stands, one line each")
-    add("--json", action="store_true", help="with --plan or --status: for machines")
+    add("--json", action="store_true", help="with --plan, --check or --status: for machines")
     add(
         "--import-config",
         type=Path,
@@ -78,10 +85,16 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         parser.error("say which stage: --stage N, --stage 1-3 or --stage all (or ask for --status)")
     if options.evaluate_only and (options.plan or options.force):
         parser.error("--evaluate-only goes with neither --plan nor --force")
+    if options.fast and not options.check:
+        parser.error("--fast belongs to --check")
+    if options.check and (options.plan or options.force or options.evaluate_only or options.status):
+        parser.error("--check goes with none of --plan, --force, --evaluate-only and --status")
     if options.show_mask and not options.plan:
         parser.error("--show-mask belongs to --plan")
-    if options.json and not (options.plan or options.status):
-        parser.error("--json belongs to --plan or --status")
+    if options.audit and not options.plan:
+        parser.error("--audit belongs to --plan")
+    if options.json and not (options.plan or options.status or options.check):
+        parser.error("--json belongs to --plan, --check or --status")
     return options
 
 
@@ -140,6 +153,11 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
     add("--base", default="", metavar="MODEL", help="the base of the adapter in --model DIR")
     add("--chat-template", default="", metavar="NAME", help="a bundled template's name or a jinja file")
     add("--dtype", choices=("auto", "bf16", "fp32"), help="precision to compute in")
+    add(
+        "--quantization",
+        choices=("none", "nf4", "nf4-double"),
+        help="how the base is loaded (default: as its stage was trained)",
+    )
     how = group.add_mutually_exclusive_group()
     how.add_argument(
         "--merged",

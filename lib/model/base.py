@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lib.failures.explain import known
+from lib.failures.known import FLASH_ATTENTION
 from lib.model.architecture import caps_attention_logits
 from lib.model.base_files import base_error, base_folder
 from lib.model.merge_proof import proof_line
@@ -151,7 +153,7 @@ def _flash_attention_obstacle(*, on_gpu: bool, half: bool) -> str:
     try:
         importlib.import_module("flash_attn")  # the import is the test: its binary may not fit this torch
     except (ImportError, OSError) as error:
-        return f"flash-attn does not load with this torch ({error})"
+        return f"flash-attn does not load with this torch ({error}): {known(FLASH_ATTENTION).remedy}"
     return ""
 
 
@@ -191,10 +193,12 @@ def load_model(
 
     quantized = quantization != "none"
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision or None)
+        # False, not left out: transformers would ask on the terminal whether to run the model's code.
+        config = AutoConfig.from_pretrained(path, revision=revision or None, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision or None,
+            trust_remote_code=False,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
@@ -213,7 +217,9 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.base_model, revision=model.base_revision or None)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.base_model, revision=model.base_revision or None, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         missing = missing_readers(error)
         raise (

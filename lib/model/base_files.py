@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from lib.failures.explain import explain
+from lib.failures.known import ABOUT_THE_HUB, TOKENIZER_PACKAGE
+from lib.files import read_json
+from lib.model.foreign_code import asks_for_code, own_code, pickled_model, pickled_weights
 from lib.settings import InputError, ModelSettings
 
 CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
@@ -101,7 +104,7 @@ def _is_whole(folder: Path) -> bool:
     if INDEX not in names:
         return any(name.endswith(".safetensors") for name in names)
     try:
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = read_json(folder / INDEX)["weight_map"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True  # damaged: the loader says so; its content counts all the same
     return names.issuperset(shards)
@@ -122,17 +125,28 @@ def _files(folder: Path) -> list[Path]:
 
 def base_error(path: str, error: Exception) -> InputError:
     """The user's view of what transformers raises when a model or tokenizer cannot be loaded."""
+    if asks_for_code(error):
+        return own_code(path)
+    pickles = pickled_weights(Path(path)) if Path(path).is_dir() else []
+    if pickles:
+        return InputError([pickled_model("base model", path, pickles)])
     first_line = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
-    local = Path(path).exists()
     return InputError.of(
         where="base model",
         key="SFT_BASE_MODEL",
         value=path,
         expected=f"a model folder or a Hub id that can be read ({first_line})",
-        remedy="look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
-        if local
-        else "give the path of a model folder, or an id that is in the Hub cache or can be downloaded "
-        "(a gated model needs HF_TOKEN)",
+        remedy=_remedy(path, error),
     )
+
+
+def _remedy(path: str, error: Exception) -> str:
+    found, local = explain(error), Path(path).exists()
+    # Of a folder that lacks files transformers says that packages are missing, or the Hub.
+    if found and not (local and found.failure.name in {TOKENIZER_PACKAGE, *ABOUT_THE_HUB}):
+        return f"{found.failure.remedy} ({found.failure.cause})"
+    if local:
+        return "look at what the folder lacks: config.json, tokenizer.json and *.safetensors are needed"
+    return "give the path of a model folder, or an id that is in the Hub cache or can be downloaded"

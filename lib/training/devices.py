@@ -26,18 +26,21 @@ class DeviceMemory:
 
     usable: int
     arithmetic: str
+    total: int = 0
+    """What there is altogether; 0 where that is not known."""
 
 
 def device_memory(*, processes: int, gpus: int, environ: Mapping[str, str] = os.environ) -> DeviceMemory:
     """Of the smallest GPU, else of this machine shared by the processes that run on it."""
     total = gpu_memory(environ) if gpus else 0
     if total:
-        return DeviceMemory(int(GPU_SHARE * total), f"{GPU_SHARE:.0%} of a GPU's {readable_bytes(total)}")
+        share = f"{GPU_SHARE:.0%} of a GPU's {readable_bytes(total)}"
+        return DeviceMemory(int(GPU_SHARE * total), share, total)
     total = host_memory()
     here = int(environ.get("LOCAL_WORLD_SIZE", processes))
     shared = f" for {here} processes" if here > 1 else ""
     share = f"{CPU_SHARE:.0%} of this machine's {readable_bytes(total)}{shared}"
-    return DeviceMemory(int(CPU_SHARE * total / here), share)
+    return DeviceMemory(int(CPU_SHARE * total / here), share, total // here)
 
 
 def count_gpus(environ: Mapping[str, str] = os.environ) -> int:

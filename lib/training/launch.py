@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from lib.settings import InputError, TrainingSettings
 from lib.training.devices import count_gpus
 from lib.training.extension_lock import release_orphaned_locks
+from lib.training.worker_words import OURS, last_words
 
 # Numbers of malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -4: 0}
@@ -100,8 +101,8 @@ def keep_freed_memory() -> None:
 def run_workers(world: World, command: Sequence[str], *, sharded: bool = True) -> int:
     """Run `command` (a script and its arguments) once per process under torch's elastic launcher.
 
-    Returns the exit code of the first rank that failed, 0 when all succeeded. No restarts: a
-    failed stage is to be looked at, not repeated.
+    Returns the exit code of the first rank that failed, after saying what that one said, and 0 when all
+    succeeded. No restarts: a failed stage is to be looked at, not repeated.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -114,6 +115,9 @@ def run_workers(world: World, command: Sequence[str], *, sharded: bool = True) -
     # More threads than cores make every small product wait for a barrier.
     threads = max(1, (os.cpu_count() or 1) // world.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ[OURS] = "1"
+    # It logs in its own words how a worker ended, which is said in ours.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -127,8 +131,10 @@ def run_workers(world: World, command: Sequence[str], *, sharded: bool = True) -
     try:
         elastic_launch(config, sys.executable)("-u", *command)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 1
+        words, code = last_words(error.failures)
+        if words:
+            print(words, file=sys.stderr, flush=True)
+        return code
     except SignalException as signal:
         return 128 + int(signal.sigval)
     return 0

@@ -16,11 +16,13 @@ from lib.settings import list_stages, load_stage
 ROOT = Path(__file__).parents[2]
 # Each folder (and the one module beside them) imports those to its left.
 ORDER = (
-    "files", "settings", "data", "importing", "model", "training",
-    "evaluation", "lineage", "report", "tracking", "inference", "commands",
+    "files", "settings", "failures", "data", "importing", "model", "training",
+    "evaluation", "audit", "lineage", "report", "tracking", "preflight", "inference", "commands",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}
-LIGHT_FOLDERS = ("settings", "data", "importing", "lineage", "report", "commands")
+LIGHT_FOLDERS = (
+    "settings", "failures", "data", "importing", "audit", "lineage", "report", "preflight", "commands",
+)  # fmt: skip
 JUNK_DRAWERS = ("utils", "common", "helpers", "manager", "util", "helper", "misc")
 ENTRIES = [path for path in (ROOT / name for name in ("train.py", "infer.py", "export.py")) if path.exists()]
 LIBRARY = sorted((ROOT / "lib").rglob("*.py"))

@@ -1,0 +1,1 @@
+"""What can be found wrong before a stage runs: small checks, and a probe of the loaded model."""

@@ -1,0 +1,124 @@
+"""Checks of what turns rows into tokens: template, tokenizer, length; and of the rows themselves. Free of
+torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lib.data.chat import ChatFormat
+from lib.lineage.contract import check_contract
+from lib.preflight.subject import Subject
+from lib.preflight.verdict import Verdict, verdicts_of
+from lib.settings import Problem
+
+# Where configurations say how many positions a model knows; the first that is there counts.
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+# Positions are a table, and nothing lies beyond its end. Others turn with the position, or fall off with it.
+LEARNED_POSITIONS = frozenset({"gpt2", "opt", "gpt_neo", "gpt_bigcode", "biogpt", "xglm", "codegen", "ctrl"})
+
+
+def rows(subject: Subject) -> Iterator[Verdict]:
+    """What the plan found of the data sets, and what it could not read yet."""
+    planned = subject.planned
+    if planned is None:
+        return
+    for absent in planned.absent:
+        yield Verdict.warning("data", f"{absent.id} is not on this machine: the run downloads it")
+    for notice in planned.notices:
+        if notice.startswith("["):
+            yield Verdict.warning("data", notice.partition("] ")[2])
+    if planned.ledger and planned.ledger.encoded:
+        counted, about = planned.ledger.encoded, "about " if planned.ledger.estimated else ""
+        sets = len(planned.sources)
+        yield Verdict.ok(
+            "data",
+            f"{sets} data set{'s' * (sets != 1)}, {about}{counted.rows:,} draws an epoch, "
+            f"{about}{counted.supervised:,} of {counted.tokens:,} tokens learned",
+        )
+
+
+def chat_template(subject: Subject) -> Iterable[Verdict]:
+    """The template is there and is that of the stage below. Raises InputError for one that is not."""
+    chat, settings = subject.chat, subject.settings
+    if subject.base is None:
+        return [Verdict.warning("chat template", "not tried: the tokenizer is not on this machine")]
+    chat = chat or ChatFormat.load(subject.base, settings.data.chat_template)
+    if chat is None:
+        return [Verdict.warning("chat template", "only transformers can read this tokenizer: see the probe")]
+    problems, changes = check_contract(subject.stage, chat, runs_before=subject.runs_before)
+    name = settings.data.chat_template or "the tokenizer's own"
+    # Its remarks are among those of the data, where rows were read.
+    notices = [*changes, *(chat.notices if subject.planned is None else ())]
+    return verdicts_of("chat template", problems, notices, f"{name}")
+
+
+def tokenizer(subject: Subject) -> Iterator[Verdict]:
+    """Its end token, its padding, and whether it belongs to the model."""
+    chat = subject.chat
+    if chat is None:
+        return
+    if not chat.stop_ids:
+        yield Verdict.failed("end token", _no_end(subject))
+    else:
+        numbers = ", ".join(map(str, chat.stop_ids))
+        yield Verdict.ok("end token", f"{chat.end_of_turn!r} ends an answer (generation stops at {numbers})")
+    pad = chat.special_tokens.get("pad_token")
+    yield Verdict.ok(
+        "padding",
+        repr(pad) if pad else "no token of its own: the end token stands in, and is never learned there",
+    )
+    embedded = _config(subject).get("vocab_size")
+    if isinstance(embedded, int) and chat.largest_id >= embedded:
+        yield Verdict.warning(
+            "tokenizer",
+            f"it knows token {chat.largest_id:,}, the model's embedding has rows for ids below {embedded:,}",
+            "use the tokenizer that belongs to this model: a row with such a token ends the run",
+        )
+
+
+def context_length(subject: Subject) -> Iterable[Verdict]:
+    """The longest row against the positions that the model knows."""
+    config = _config(subject)
+    known = next((int(config[key]) for key in POSITIONS if isinstance(config.get(key), int)), None)
+    if known is None:
+        return [Verdict.ok("context length", "the model's configuration does not state one")]
+    allowed, ledger = subject.settings.data.max_seq_len, subject.planned and subject.planned.ledger
+    counted = ledger.encoded if ledger and not ledger.estimated else None
+    longest = counted.longest if counted else allowed
+    found = f"rows of {longest:,} tokens, SFT_MAX_SEQ_LEN={allowed}, {known:,} positions in the model"
+    if longest <= known:
+        return [Verdict.ok("context length", found)]
+    if config.get("model_type") in LEARNED_POSITIONS and counted:
+        problem = Problem(
+            where=subject.settings.origins["SFT_MAX_SEQ_LEN"],
+            key="SFT_MAX_SEQ_LEN",
+            value=str(allowed),
+            expected=f"at most {known}, the model's table of positions; the longest row has {longest}",
+            remedy=f"set SFT_MAX_SEQ_LEN={known}",
+        )
+        return [Verdict.failed("context length", problem)]
+    remedy = f"set SFT_MAX_SEQ_LEN={known}, unless the model's positions are stretched on purpose"
+    return [Verdict.warning("context length", found, remedy)]
+
+
+def _config(subject: Subject) -> dict[str, Any]:
+    """config.json of the base; empty where it cannot be read, which whoever loads the model says."""
+    try:
+        path = subject.base / "config.json" if subject.base else None
+        content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _no_end(subject: Subject) -> Problem:
+    return Problem(
+        where="tokenizer of the base model",
+        key="SFT_CHAT_TEMPLATE",
+        value="no end token: neither the template closes an answer with one, nor has the tokenizer any",
+        expected="a token at which an answer ends; without one the model never learns to stop",
+        remedy="set SFT_CHAT_TEMPLATE to a template that closes answers with a token of this tokenizer, or "
+        'name one as "eos_token" in its tokenizer_config.json',
+    )

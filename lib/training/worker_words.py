@@ -1,0 +1,80 @@
+"""The last words of a worker process: said once, by the command that started the workers.
+
+Several ranks often fail of the same cause, and the first one takes the others with it. So a worker of
+`run_workers` leaves what it has to say in the file that torch's elastic launcher gives it, and the launching
+command prints what the first one said. Under a launcher of somebody else a worker speaks for itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lib.failures.explain import explain_words
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+OURS = "LORA_CURRICULUM_LAUNCHER"
+"""Set for workers whose launcher is `run_workers`."""
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+
+
+def say_last(text: str, *, follows: bool = False, environ: Mapping[str, str] = os.environ) -> None:
+    """What ends the command, on stderr; in a worker of ours left for the launching command instead.
+
+    `follows` marks what only comes of another rank's failure.
+    """
+    path = environ.get(ERROR_FILE)
+    if environ.get(OURS) and path and _leave(path, text, follows):
+        return
+    rank = environ.get("RANK")
+    print(f"[rank {rank}] {text}" if rank else text, file=sys.stderr, flush=True)
+
+
+def _leave(path: str, text: str, follows: bool) -> bool:
+    """In the form that torch reads (`ProcessFailure`), and what its times in whole seconds leave open."""
+    known = {"py_callstack": text, "timestamp": str(int(time.time()))}
+    note = {"message": text, "extraInfo": {**known, "at": time.time_ns(), "follows": follows}}
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"message": note}, file)
+    except OSError:
+        return False
+    return True
+
+
+def last_words(failures: Mapping[int, ProcessFailure]) -> tuple[str, int]:
+    """What is to be said of workers that failed, by rank, and the exit code. The first failure counts that is
+    not the consequence of another; one that was only asked to end has nothing to say."""
+    rank, failure = min(failures.items(), key=lambda item: _order(item[1]))
+    code = failure.exitcode if failure.exitcode > 0 else 1
+    note: Any = failure.message
+    if isinstance(note, dict):
+        return f"{_of(rank, failures.values())}{note['message']}", code
+    if failure.exitcode == -signal.SIGTERM:
+        return "", 128 + signal.SIGTERM
+    if failure.exitcode >= 0:
+        return "", code  # it has said something itself, or was told to be silent
+    explained = explain_words(note)
+    headline = f"rank {rank} failed"
+    return "\n".join(explained.lines(headline)) if explained else f"{headline}: {note}", code
+
+
+def _order(failure: ProcessFailure) -> tuple[bool, bool, int]:
+    note: Any = failure.message
+    told = note["extraInfo"] if isinstance(note, dict) else {}
+    at = int(told.get("at", failure.timestamp * 10**9))
+    return failure.exitcode == -signal.SIGTERM, bool(told.get("follows")), at
+
+
+def _of(rank: int, failures: Iterable[ProcessFailure]) -> str:
+    """Which rank, where they did not all say the same."""
+    notes: list[Any] = [failure.message for failure in failures]
+    said = {note["message"] for note in notes if isinstance(note, dict)}
+    return f"[rank {rank}] " if len(said) > 1 else ""
