@@ -17,9 +17,10 @@ import sys
 from lib.commands.arguments import parse_infer
 from lib.files import write_json
 from lib.inference.answer_file import AnswerFile
+from lib.inference.folder_source import folder_source
 from lib.inference.input_rows import InputRows, check_rows, read_input
 from lib.inference.scoring import score_answers
-from lib.inference.source import ModelSource, folder_source, stage_source
+from lib.inference.source import ModelSource, stage_source
 from lib.inference.wishes import Wishes
 from lib.lineage.completion import metrics_table
 from lib.settings import InputError
@@ -50,7 +51,7 @@ def find_source(options: argparse.Namespace) -> ModelSource:
         source = stage_source(options.stages_dir, options.stage, options.set)
     else:
         source = folder_source(options.model, options.base)
-    return source.asked_with(options.chat_template, options.dtype)
+    return source.asked_with(options.chat_template, options.dtype, options.quantization)
 
 
 def answer_person(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
     python train.py --stage 2 --check      find what would go wrong, before it does
     python train.py --status               say where every stage stands
     python train.py --stage 0 --evaluate-only    score the untouched base on every stage's evaluation set
+    python train.py --suggest 4                  write a proposal for stage 4 from the scores of stage 3
     python train.py --import-config FILE         write a stage file from a YAML of Axolotl or LLaMA-Factory
     SFT_LR=1e-5 python train.py --stage 3 --set SFT_EPOCHS=2 --nproc 2
 """
@@ -17,12 +18,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lib.audit.audit import audit_rows
+from lib.audit.findings_file import keep_findings
 from lib.commands.arguments import parse, worker_command
 from lib.commands.check import check_stages
 from lib.commands.evaluate import evaluate_only
 from lib.commands.failing import failures_explained
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
+from lib.commands.suggest import show_suggestion
 from lib.data.chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
 from lib.lineage.completion import finish_stage, keep_evaluation, make_record, open_stage, stage_files
@@ -33,7 +37,8 @@ from lib.lineage.obstacles import preconditions
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.preflight.check import preflight
-from lib.settings import InputError
+from lib.settings import InputError, RunError
+from lib.tracking.left import send_left
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.worker_words import say_last
 
@@ -43,6 +48,8 @@ def main() -> int:
     try:
         if options.import_config:
             return show_import(options)
+        if options.suggest:
+            return show_suggestion(options)
         if options.status:
             return show_status(options)
         world = plan_world(options.nproc)
@@ -57,6 +64,9 @@ def main() -> int:
     except InputError as error:
         say_last(str(error))
         return 2
+    except RunError as error:
+        say_last(str(error))
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -69,6 +79,7 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
         stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
         if stage.status.state == "complete" and not options.force:
             print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
+            send_left(stage.settings.stage_dir, stage.settings.tracking)
         else:
             preconditions(stage)  # before torch is loaded: what is wrong is said within a second
             stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
@@ -116,7 +127,9 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
     changes = keep_contract(stage, chat)
-    data = prepare_rows(settings, chat, processes=world.processes, earlier=replayed_stages(stage))
+    data = prepare_rows(
+        settings, chat, processes=world.processes, earlier=replayed_stages(stage), clean=audit_rows
+    )
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     validation = data.validation or own.encoded(chat)
 
@@ -148,6 +161,7 @@ def run_stage(stage: SurveyedStage, world: World, warnings: Sequence[str]) -> No
         processes.on_main(save_adapter, model, tokenizer, settings, base)
         scores = evaluate_stage(evaluator, model, own, earlier_stages(stage.chain), before)
         record = make_record(stage, chat, data, base, census, fitted, scores, tracker.run_id, notices)
+        processes.on_main(keep_findings, settings, data.findings)
         processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
         processes.on_main(write_stage_report, stage, record, scores, data.mixture, chat)
         processes.on_main(tracker.results, record, scores.after.samples, stage_files(settings.stage_dir))

@@ -7,7 +7,6 @@ the path of train.py. The peer is set up as TRL and PEFT document it: SFTTrainer
 LoraConfig with `target_parameters` for the experts at the same rank, grouped products, no dropout (refused on
 parameters). Its packing and padding-free batches are documented for flash attention, which a CPU has not.
 Both see the same batches under the same labels, arguments and first adapter.
-
 Each runs in a process of its own and is let through a block of steps in turn; the first block is to warm up.
 The last line is JSON; `ratio` is TRL's time for a block over ours. Fails when loss curves or final adapters
 differ by more than rounding explains.

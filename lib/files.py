@@ -16,14 +16,39 @@ from typing import Any
 WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
 
 
+def read_json(path: Path) -> Any:
+    """Raises OSError, and ValueError for what is no JSON in UTF-8, or is nested beyond reason."""
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """json.loads, but with ValueError for every text that it cannot take."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_text(path: Path, text: str) -> None:
-    """Temporary file, fsync, rename: a reader sees the old file or the new one. Line ends stay as given."""
+    """Temporary file, fsync, rename: a reader sees the old file or the new one. Line ends stay as given.
+
+    A symbolic link at either name is replaced, never written through.
+    """
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def links_inside(folder: Path) -> list[Path]:
+    """The symbolic links among a folder and all that lies in it, sorted; those above it are not its own."""
+    if folder.is_symlink():
+        return [folder]
+    found = (Path(parent) / name for parent, folders, files in os.walk(folder) for name in (*folders, *files))
+    return sorted(path for path in found if path.is_symlink())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -42,6 +67,9 @@ def built_aside(destination: Path) -> Iterator[Path]:
     destination = destination.resolve()
     aside, former = (destination.with_name(destination.name + suffix) for suffix in (".part", ".old"))
     destination.parent.mkdir(parents=True, exist_ok=True)
+    for own in (aside, former):
+        if own.is_symlink():  # what it leads to is not ours to empty
+            own.unlink()
     with _held(aside):
         if former.exists() and not destination.exists():  # killed between the two renames
             os.replace(former, destination)

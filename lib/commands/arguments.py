@@ -41,6 +41,11 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         metavar="N",
         help="with --plan: N training rows with the learned tokens marked",
     )
+    add(
+        "--audit",
+        action="store_true",
+        help="with --plan: rows that should not be trained on, with examples (SFT_AUDIT_CHECKS)",
+    )
     add("--check", action="store_true", help="find what would go wrong, without training; loads the model")
     add("--fast", action="store_true", help="with --check: only what needs no model loaded")
     add("--status", action="store_true", help="print where every stage stands, one line each")
@@ -51,10 +56,26 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         metavar="FILE",
         help="write a stage file from a YAML of Axolotl or LLaMA-Factory, and stop",
     )
-    add("--to", type=Path, metavar="DIR", help="with --import-config: folder (default: stages-imported)")
+    add(
+        "--suggest",
+        type=_whole(1),
+        metavar="N",
+        help="write a proposal for stage N from the scores of stage N-1, and stop",
+    )
+    add(
+        "--to",
+        type=Path,
+        metavar="PATH",
+        help="with --import-config: folder (default: stages-imported); "
+        "with --suggest: file (default: stageN.suggested.env beside the stage files)",
+    )
     options = parser.parse_args(arguments)
-    if options.to and not options.import_config:
-        parser.error("--to belongs to --import-config")
+    if options.to and not (options.import_config or options.suggest):
+        parser.error("--to belongs to --import-config or --suggest")
+    if options.suggest:
+        if options.import_config or options.stage or options.status or options.plan or options.json:
+            parser.error("--suggest goes with --to, --stages-dir and --set alone")
+        return options
     if options.import_config:
         if options.stage or options.status or options.plan or options.evaluate_only or options.set:
             parser.error("--import-config goes with --to alone")
@@ -70,6 +91,8 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         parser.error("--check goes with none of --plan, --force, --evaluate-only and --status")
     if options.show_mask and not options.plan:
         parser.error("--show-mask belongs to --plan")
+    if options.audit and not options.plan:
+        parser.error("--audit belongs to --plan")
     if options.json and not (options.plan or options.status or options.check):
         parser.error("--json belongs to --plan, --check or --status")
     return options
@@ -130,6 +153,11 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
     add("--base", default="", metavar="MODEL", help="the base of the adapter in --model DIR")
     add("--chat-template", default="", metavar="NAME", help="a bundled template's name or a jinja file")
     add("--dtype", choices=("auto", "bf16", "fp32"), help="precision to compute in")
+    add(
+        "--quantization",
+        choices=("none", "nf4", "nf4-double"),
+        help="how the base is loaded (default: as its stage was trained)",
+    )
     how = group.add_mutually_exclusive_group()
     how.add_argument(
         "--merged",

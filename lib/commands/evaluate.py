@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lib.audit.findings_file import cleaning_of
 from lib.commands.arguments import worker_command
 from lib.commands.failing import failures_explained
 from lib.data.chat import chat_of
@@ -58,7 +59,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     compute = choose_compute(settings.model)
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
-    mixture = load_mixture(settings, chat, earlier=replayed_stages(stage))
+    mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
     own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
     processes = Processes(settings, world, compute.dtype, evaluates=False)
     processes.say(stage.headline, world.line(settings.training), compute.line(), *notices)
@@ -107,7 +108,7 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
     for stage in stages:
         settings = stage.settings
         chat = chat_of(tokenizer, settings.data.chat_template)
-        mixture = load_mixture(settings, chat, earlier=replayed_stages(stage))
+        mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
         rows, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
         evaluation = Evaluator(tokenizer, chat, settings, processes)(model, rows)
         scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))

@@ -16,7 +16,7 @@ from lib.files import write_text
 from lib.lineage.curriculum import SurveyedStage
 from lib.model.architecture import read_architecture
 from lib.model.base_files import base_folder
-from lib.settings import InputError
+from lib.settings import InputError, RunError
 from lib.settings.errors import without_password
 from lib.training.devices import device_memory
 from lib.training.launch import World
@@ -31,12 +31,13 @@ def failures_explained(stage: SurveyedStage, world: World) -> Iterator[None]:
     """A failure of the block that the table knows is said with its remedy, its traceback goes into the
     stage's folder, and the command ends with 1. An unknown one keeps its traceback on the screen.
 
-    Input errors and interrupts pass. Of several processes the first one to fail speaks, once.
+    Errors that say themselves what to do and interrupts pass. Of several processes the first one to fail
+    speaks, once.
     """
     log = stage.settings.stage_dir / _log_name(world)
     try:
         yield
-    except InputError:
+    except (InputError, RunError):
         raise
     except Exception as error:
         # A failed import may have left names without their module: as text nothing can go wrong with it.

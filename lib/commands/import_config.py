@@ -1,9 +1,10 @@
 """`--import-config`: a stage file from another trainer's YAML, and what the user has to look at."""
 
 import argparse
+import shlex
 
 from lib.importing import ImportedStage, import_config
-from lib.importing.stage_text import quoted
+from lib.settings.env_text import quoted
 from lib.settings.errors import printable
 
 
@@ -31,7 +32,7 @@ def _report(stage: ImportedStage) -> list[str]:
     if draft.not_needed:
         lines.append(f"nothing to do: {', '.join(draft.not_needed)}")
     lines += stage.notices
-    folder = quoted(str(stage.path.parent))
+    folder = shlex.quote(str(stage.path.parent))
     lines += [
         "next:",
         f"  python train.py --stages-dir {folder} --stage 1 --plan --show-mask 3",

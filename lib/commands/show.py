@@ -7,9 +7,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 from rich.console import Console
 
+from lib.audit.audit import audit_rows
 from lib.data.chat import ChatFormat
 from lib.data.masks import EncodingRules
 from lib.data.prepare import PLAN_CHARACTERS, PlannedData, plan_rows
@@ -80,8 +82,12 @@ def _show_plan(
         characters=characters,
         processes=world.processes,
         earlier=replayed_stages(stage, upcoming),
+        clean=partial(audit_rows, explain=options.audit),
     )
-    plan = make_plan(stage, planned, world, runs_before=runs_before, forced=options.force, chat=chat)
+    plan = make_plan(
+        stage, planned, world,
+        runs_before=runs_before, forced=options.force, chat=chat, audited=options.audit,
+    )  # fmt: skip
     if not options.json:
         print_plan(plan, console)
         _show_masks(stage, chat, planned, options.show_mask)

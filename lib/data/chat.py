@@ -15,6 +15,7 @@ from lib.data.chat_template import TEMPLATE_ERRORS, bundled_templates, compile_t
 from lib.data.encoded import EncodedRow
 from lib.data.masks import EncodingRules, RenderedRow, mask_row
 from lib.data.rows import Example, Message
+from lib.data.template_bounds import many_bounded
 from lib.data.tokenizer_files import read_tokenizer_files
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
@@ -119,12 +120,10 @@ class ChatFormat:
         rows: list[EncodedRow] = []
         problems: list[Problem] = []
         for batch in _batches(examples):
-            rendered: list[RenderedRow | None] = []
-            for example in batch:
-                row = self._render_or_problem(example, rules)
-                rendered.append(row if isinstance(row, RenderedRow) else None)
-                if isinstance(row, Problem):
-                    problems.append(row)
+            with many_bounded():
+                found = [self._render_or_problem(example, rules) for example in batch]
+            rendered = [row if isinstance(row, RenderedRow) else None for row in found]
+            problems += [row for row in found if isinstance(row, Problem)]
             encodings = iter(self._encode_texts([row.text for row in rendered if row is not None]))
             for example, rendered_row in zip(batch, rendered, strict=True):
                 if rendered_row is None:
@@ -151,6 +150,13 @@ class ChatFormat:
         if turn is not None and turn[1].end > turn[1].closing:
             return turn[0][turn[1].closing : turn[1].end]
         return self.special_tokens.get("eos_token", "")
+
+    @property
+    def control_tokens(self) -> frozenset[str]:
+        """Texts that the tokenizer turns into special tokens, wherever they stand."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        texts = {token.content for token in added if token.special and token.content.strip()}
+        return frozenset(texts | {text for text in (self.special_tokens.get("eos_token"),) if text})
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -226,10 +232,7 @@ class ChatFormat:
 
     @cached_property
     def _facts(self) -> TemplateFacts:
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        texts = {token.content for token in added if token.special and token.content.strip()}
-        texts |= {text for text in (self.special_tokens.get("eos_token"),) if text}
-        longest_first = sorted(texts, key=lambda text: (-len(text), text))
+        longest_first = sorted(self.control_tokens, key=lambda text: (-len(text), text))
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         try:
             with_header = self.render(_PROBE[:1], True) != self.render(_PROBE[:1], False)

@@ -11,13 +11,13 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 import jinja2.utils
 
+from lib.data.template_bounds import BoundedSandbox, bounded
 from lib.settings.errors import InputError
 from lib.settings.suggestions import did_you_mean
 
-# A template is the user's program: besides its own errors it can raise what any expression raises.
+# What `render` raises, and what code raises that looks for the answers in its text.
 TEMPLATE_ERRORS = (jinja2.TemplateError, ValueError, TypeError, LookupError)
 _FOLDER = Path(__file__).parent / "templates"
 
@@ -53,7 +53,7 @@ def compile_template(source: str) -> jinja2.Template:
 
     Raises InputError when the source is not valid jinja.
     """
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = BoundedSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
@@ -61,9 +61,13 @@ def compile_template(source: str) -> jinja2.Template:
         raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=_Namespace
     )
     try:
-        return environment.from_string(source)
+        with bounded():  # constant expressions are computed here already
+            return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise _bad_template(source[:80], f"line {error.lineno}: {error.message}") from error
+    # Python's compiler, and what constant expressions raise.
+    except Exception as error:
+        raise _bad_template(source[:80], f"{type(error).__name__}: {error}") from error
 
 
 def render(
@@ -74,14 +78,22 @@ def render(
     add_generation_prompt: bool,
 ) -> str:
     """The conversation as text. `names` are what the template knows besides: the special tokens, and whatever
-    takes the place of one of the environment's globals. Raises jinja2.TemplateError when it refuses."""
-    return template.render(
-        messages=list(messages),
-        tools=None,
-        documents=None,
-        add_generation_prompt=add_generation_prompt,
-        **names,
-    )
+    takes the place of one of the environment's globals. Raises jinja2.TemplateError when it refuses, and when
+    it takes more time or memory than it may."""
+    try:
+        with bounded():
+            return template.render(
+                messages=list(messages),
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **names,
+            )
+    except jinja2.TemplateError:
+        raise
+    # A template is a program from elsewhere: whatever its expressions raise is its refusal.
+    except Exception as error:
+        raise jinja2.TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _bad_template(value: str, reason: str) -> InputError:

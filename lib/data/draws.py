@@ -7,6 +7,22 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from lib.data.rows import Example
+from lib.settings.errors import InputError
+
+MOST_DRAWS = 100_000_000
+"""Of one epoch; a slip in a size or a multiplier would fill all memory."""
+
+
+def check_draws(draws: int, key: str) -> None:
+    """Raises InputError, with `key` to blame, for more draws than an epoch can have."""
+    if draws > MOST_DRAWS:
+        raise InputError.of(
+            where="data sets of the mix",
+            key=key,
+            value=f"{draws:.3g} draws an epoch",
+            expected=f"at most {MOST_DRAWS:,} draws an epoch",
+            remedy="lower it; to see rows more often set SFT_EPOCHS",
+        )
 
 
 def rank(seed: int, key: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.data.data_files import Row, fingerprint, read_file
+from lib.data.broken_rows import Row
+from lib.data.data_files import fingerprint, read_file
 from lib.settings.errors import InputError
 
 _HUB_ID = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")

@@ -1,11 +1,14 @@
 """The labels of a row, by which rules multiply it and reports group it."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-_ROW_FIELDS = ("subcategory", "task", "type", "pack")
-_METADATA_FIELDS = ("subcategory", "task", "type", "pack", "format", "schema", "complexity")
+from lib.files import parse_json
+
+_ROW_FIELDS = ("subcategory", "task", "type", "output_type", "pack")
+_METADATA_FIELDS = (
+    "subcategory", "task", "type", "output_type", "pack", "format", "schema", "complexity",
+)  # fmt: skip
 
 
 class Label(NamedTuple):
@@ -17,7 +20,7 @@ class Label(NamedTuple):
 
 
 def labels_of(row: Mapping[str, Any]) -> tuple[Label, ...]:
-    """The distinct labels of a row: four fields of its own, seven of its `metadata` (object or JSON text)."""
+    """The distinct labels of a row: five fields of its own, eight of its `metadata` (object or JSON text)."""
     found = [*_labels(row, _ROW_FIELDS), *_labels(_metadata(row.get("metadata")), _METADATA_FIELDS)]
     return tuple(dict.fromkeys(found))
 
@@ -36,7 +39,7 @@ def _labels(fields: Mapping[str, Any], names: Iterable[str]) -> Iterator[Label]:
 def _metadata(content: Any) -> Mapping[str, Any]:
     if isinstance(content, str):
         try:
-            content = json.loads(content)
+            content = parse_json(content)
         except ValueError:
             return {}
     return content if isinstance(content, Mapping) else {}

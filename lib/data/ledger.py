@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lib.data.cleaning import AuditLine
 from lib.data.encoded import DROPPED, EncodedRow
 from lib.data.labels import Label
 from lib.data.packing import PackCount
@@ -124,6 +125,8 @@ class MixLedger:
     """Draws from earlier stages, among `upsampled`."""
     negatives: tuple[NegativeLine, ...] = ()
     """Empty where nothing tells negatives from positives."""
+    audit: tuple[AuditLine, ...] | None = None
+    """What the audit found, and removed before anything above was counted; None with SFT_AUDIT=off."""
     encoded: TokenCount | None = None
     validation_encoded: TokenCount | None = None
     estimated: bool = False

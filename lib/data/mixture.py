@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.data.amounts import Algebra
-from lib.data.draws import drawing_order, rank
+from lib.data.draws import check_draws, drawing_order, rank
 from lib.data.labels import Label
 from lib.data.ledger import MixLedger, SourceLine, label_lines
 from lib.data.negatives import NO_RULE, NegativeRule
@@ -55,13 +55,15 @@ def plan_mixture(
     unmatched = unmatched_rules(rules, [example for source in sources for example in source.examples])
     if unmatched and strict:
         raise InputError(unmatched)
-    held_out = _held_out_keys(sources, val_ratio, seed)
+    held_out = held_out_keys(sources, val_ratio, seed)
     all_held_out = frozenset(key for keys in held_out for key in keys)
     training = [_training_rows(source, all_held_out, seed) for source in sources]
     of_row = [[1 if sizes is None else sizes.get(row.row_id, 0) for row in rows] for rows in training]
 
     drawing = draw_rows(sources, training, of_row, algebra, negatives)
+    check_draws(sum(map(sum, drawing.repeats)), "SFT_DATASET_MIX_TOTAL_SIZE or the weights")
     repeats = [upsample(rows, own, rules) for rows, own in zip(training, drawing.repeats, strict=True)]
+    check_draws(sum(map(sum, repeats)), "SFT_UPSAMPLE_RULES")
     own = [
         example
         for rows, times_of in zip(training, repeats, strict=True)
@@ -101,7 +103,7 @@ def plan_mixture(
     return Mixture(tuple(draws), validation, ledger, (*warnings, *drawing.notices))
 
 
-def _held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
+def held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
     """Per source, the keys of its validation rows.
 
     ⌊ratio·distinct + 0.5⌋ of them, at least one of two or more rows and never all. The lowest hashes of seed

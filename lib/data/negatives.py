@@ -5,13 +5,13 @@ For extraction the answer itself tells: a record without an offender. For other 
 names the labels that make a row a negative.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lib.data.labels import Label
 from lib.data.rows import Example
+from lib.files import parse_json
 from lib.settings.errors import Problem
 from lib.settings.json_values import WHOLE_MIX
 from lib.settings.schema import DataSettings
@@ -60,7 +60,7 @@ def answer_is_negative(answer: str) -> bool | None:
         return None
     said = answer.rpartition("</think>")[2]
     try:
-        record = json.loads(said[said.find("{") : said.rfind("}") + 1])
+        record = parse_json(said[said.find("{") : said.rfind("}") + 1])
     except ValueError:
         return None
     if not isinstance(record, dict) or not isinstance(record.get(PERSONS), list):

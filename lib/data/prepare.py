@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lib.data.chat import ChatFormat
+from lib.data.cleaning import Clean, Finding, keep_all
 from lib.data.encoded import EncodedRow
 from lib.data.encoding import Encoded, encode_rows
 from lib.data.ledger import MixLedger, TokenCount, with_token_counts
@@ -40,6 +41,8 @@ class PreparedData:
     negatives: NegativeRule
     sources: tuple[SourceRecord, ...]
     notices: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    """Of the audit."""
 
     @property
     def order(self) -> TrainingOrder:
@@ -68,18 +71,25 @@ class PlannedData:
     absent: tuple[AbsentSource, ...]
     """Data sets that the run will download: while there are any, the ledger is not the whole mix."""
     notices: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    """Of the audit."""
 
 
 def prepare_rows(
-    settings: StageSettings, chat: ChatFormat, *, processes: int = 1, earlier: Sequence[ReplayedStage] = ()
+    settings: StageSettings,
+    chat: ChatFormat,
+    *,
+    processes: int = 1,
+    earlier: Sequence[ReplayedStage] = (),
+    clean: Clean = keep_all,
 ) -> PreparedData:
     """Everything that the stage trains and validates on, downloading Hub data sets that are missing.
 
-    `processes` share a batch; `earlier` are the stages that SFT_REPLAY draws from. Raises InputError for data
-    sets, rows, rules and templates that are wrong, for a share of negatives that is missed (strict), and when
-    no row is left.
+    `processes` share a batch; `earlier` are the stages that SFT_REPLAY draws from; `clean` is the audit.
+    Raises InputError for data sets, rows, rules and templates that are wrong, for a share of negatives that
+    is missed (strict), and when no row is left.
     """
-    mixed = mix_stage(settings, chat, allow_download=True, earlier=earlier)
+    mixed = mix_stage(settings, chat, allow_download=True, earlier=earlier, clean=clean)
     mixture = mixed.mixture
     if mixture is None:
         raise AssertionError("with downloads allowed every data set is loaded or an error")
@@ -98,6 +108,7 @@ def prepare_rows(
         negatives=NegativeRule.of(settings.data),
         sources=mixed.sources,
         notices=(*mixed.notices, *chat.notices, *notices, *remarks),
+        findings=mixed.findings,
     )
 
 
@@ -108,6 +119,7 @@ def plan_rows(
     characters: int = PLAN_CHARACTERS,
     processes: int = 1,
     earlier: Sequence[ReplayedStage] = (),
+    clean: Clean = keep_all,
 ) -> PlannedData:
     """The same, cheaply and without any download, for a plan.
 
@@ -115,7 +127,7 @@ def plan_rows(
     draws is encoded and scaled. Without a tokenizer on this machine the counts are guessed from characters.
     A mix in tokens needs every row's, so there all are encoded.
     """
-    mixed = mix_stage(settings, chat, allow_download=False, earlier=earlier)
+    mixed = mix_stage(settings, chat, allow_download=False, earlier=earlier, clean=clean)
     mixture = mixed.mixture
     if mixture is None:
         return PlannedData(None, None, mixed.sources, mixed.absent, mixed.notices)
@@ -129,7 +141,7 @@ def plan_rows(
     if not estimated and not (ledger.encoded or TokenCount()).rows:
         raise InputError([_nothing_left(ledger, settings)])
     notices = [*mixed.notices, *(chat.notices if chat else ()), *notices, *remarks]
-    return PlannedData(mixture, ledger, mixed.sources, mixed.absent, tuple(notices))
+    return PlannedData(mixture, ledger, mixed.sources, mixed.absent, tuple(notices), mixed.findings)
 
 
 def _encoded(
@@ -174,10 +186,14 @@ def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example
 
 
 def load_mixture(
-    settings: StageSettings, chat: ChatFormat, *, earlier: Sequence[ReplayedStage] = ()
+    settings: StageSettings,
+    chat: ChatFormat,
+    *,
+    earlier: Sequence[ReplayedStage] = (),
+    clean: Clean = keep_all,
 ) -> Mixture:
     """The conversations that the stage trains and validates on."""
-    mixture = mix_stage(settings, chat, allow_download=True).mixture
+    mixture = mix_stage(settings, chat, allow_download=True, earlier=earlier, clean=clean).mixture
     if mixture is None:
         raise AssertionError("with downloads allowed every data set is loaded or an error")
     return mixture

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lib.data.draws import drawing_order
+from lib.data.draws import check_draws, drawing_order
 from lib.data.labels import Label
 from lib.data.ledger import SourceLine
 from lib.data.rows import Example
@@ -69,6 +69,7 @@ def replay_rows(pool: ReplayPool, own: int, held_out: frozenset[str], seed: int)
     by_source = [_laid_out(source, pool, held_out, seed) for source in pool.sources]
     there = [draw for draws in by_source for draw in draws]
     size = pool.size(own) if there else 0
+    check_draws(size, "SFT_REPLAY")
     draws = [there[(2 * i + 1) * len(there) // (2 * size)] for i in range(size)]
     taken = Counter(example.row_id for example in draws)
     labels = Counter(label for example in there for label in example.labels)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib.data.broken_rows import BrokenRow
 from lib.data.first_problems import FirstProblems
 from lib.data.labels import Label, labels_of
 from lib.data.sources import Source
@@ -105,18 +106,22 @@ def read_examples(
 def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: bool = True) -> Example:
     """One row as a conversation or text; with `answered` false as a question: it may lack the answer, which
     is then an empty last message, and plain text will not do. Raises RowError naming the row."""
+    if isinstance(row, BrokenRow):
+        raise RowError([row.problem])
     try:
         messages, text = _content(row) if answered else (_question(row), None)
-        _check_characters(messages, text)
-    except ValueError as error:
+        labels = labels_of(row)
+        _check_characters(messages, text, labels)
+    except (ValueError, RecursionError) as error:
+        reason = "content that is not nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RowError.of(
             where=f"{source}#{index}",
             key="row",
             value=f"columns {', '.join(map(str, row)) or '(none)'}",
-            expected=str(error),
+            expected=reason,
             remedy=MEND_OR_SKIP if answered else "mend or remove the row",
         ) from error
-    return Example(messages, text, labels_of(row), content_key(messages, text), source, index)
+    return Example(messages, text, labels, content_key(messages, text), source, index)
 
 
 def content_key(messages: Sequence[Message], text: str | None) -> str:
@@ -164,9 +169,10 @@ def _checked(messages: list[Message]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _check_characters(messages: Sequence[Message], text: str | None) -> None:
+def _check_characters(messages: Sequence[Message], text: str | None, labels: Sequence[Label]) -> None:
+    parts = (text or "", *(message.content for message in messages), *(label.value for label in labels))
     try:
-        "".join([text or "", *(message.content for message in messages)]).encode()
+        "".join(parts).encode()
     except UnicodeEncodeError as error:
         raise ValueError("text in valid Unicode, without half of a surrogate pair") from error
 
@@ -196,7 +202,10 @@ def _from_prompt_and_completion(row: Mapping[str, Any]) -> list[Message]:
 def _from_instruction(row: Mapping[str, Any]) -> list[Message]:
     system, extra = _optional_text(row, "system"), _optional_text(row, "input")
     messages = [Message("system", system)] if system else []
-    for turn in row.get("history") or ():
+    history = row.get("history") or ()
+    if not isinstance(history, list | tuple):
+        raise ValueError("history as a list of [question, answer] pairs")
+    for turn in history:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise ValueError("history as a list of [question, answer] pairs")
         messages += [
@@ -209,9 +218,7 @@ def _from_instruction(row: Mapping[str, Any]) -> list[Message]:
     output = row.get("output")
     if output is None:
         return messages
-    answer = (
-        json.dumps(output, ensure_ascii=False) if isinstance(output, dict | list) else _text(output, "output")
-    )
+    answer = _json(output, "output") if isinstance(output, dict | list) else _text(output, "output")
     return [*messages, Message("assistant", answer)]
 
 
@@ -265,9 +272,12 @@ def _optional_text(row: Mapping[str, Any], column: str) -> str:
     content = row.get(column)
     if content is None:
         return ""
-    text = (
-        json.dumps(content, ensure_ascii=False)
-        if isinstance(content, dict | list)
-        else _text(content, column)
-    )
+    text = _json(content, column) if isinstance(content, dict | list) else _text(content, column)
     return text if text.strip() else ""
+
+
+def _json(content: Any, column: str) -> str:
+    try:
+        return json.dumps(content, ensure_ascii=False)
+    except TypeError as error:  # parquet has bytes, dates and decimals
+        raise ValueError(f"{column} as text, or as values that JSON has ({error})") from error

@@ -2,12 +2,28 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import NamedTuple
 
+from lib.data.draws import even_counts
 from lib.data.order import TrainingOrder
 from lib.data.packing import Pack
 from lib.settings.schema import TrainingSettings
+
+MOST_EPOCHS_FOLLOWED = 10_000
+"""One by one, for the rows that fill up their batches: more than any run has, and still under a second."""
+
+
+class ForwardPass(NamedTuple):
+    """One forward pass of a step, on one process."""
+
+    process: int
+    number: int
+    """Which of the process's passes of that step, from 0."""
+    rows: tuple[int, ...]
+    """Positions of the rows; those of a sequence one after another."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +80,35 @@ class Schedule:
         return order + list(islice(cycle(order), self._filling))
 
     def times(self, steps: int | None = None) -> Counter[int]:
-        """How often the row at each position is trained on in so many steps; None: in all of them."""
+        """How often the row at each position is trained on in so many steps; None: in all of them. Of very
+        many epochs the rows that fill up the batches are counted as if they came evenly."""
         whole, rest = divmod(self.steps if steps is None else steps, self.steps_per_epoch)
         counts: Counter[int] = Counter(dict.fromkeys(range(self.order.rows), whole) if whole else {})
-        if self._filling:
+        if self._filling and whole <= MOST_EPOCHS_FOLLOWED:
             for number in range(whole):
                 counts.update(islice(cycle(self.order.epoch(number)), self._filling))
+        elif self._filling:
+            counts.update(dict(enumerate(even_counts(whole * self._filling, self.order.rows))))
         if rest:
             counts.update(self.epoch(whole)[: rest * self.batch * self.processes * self.accumulation])
         if not self.packs:
             return counts
         return Counter({row: times for pack, times in counts.items() for row in self.packs[pack]})
+
+    def passes(self, step: int) -> list[ForwardPass]:
+        """What the step of this number, from 1, trains on: its passes in the order of the rows."""
+        number, within = divmod(step - 1, self.steps_per_epoch)
+        rows = self.batch * self.processes * self.accumulation
+        taken = self.epoch(number)[within * rows : (within + 1) * rows]
+        batches = [taken[first : first + self.batch] for first in range(0, len(taken), self.batch)]
+        return [
+            ForwardPass(i % self.processes, i // self.processes, tuple(self._rows_of(batch)))
+            for i, batch in enumerate(batches)
+        ]
+
+    def _rows_of(self, batch: list[int]) -> Iterator[int]:
+        for place in batch:
+            yield from self.packs[place] if self.packs else (place,)
 
     @property
     def _filling(self) -> int:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.data.data_files import EXTENSIONS, Row, files_of_split, fingerprint, read_file
+from lib.data.broken_rows import Row
+from lib.data.data_files import EXTENSIONS, files_of_split, fingerprint, read_file
 from lib.data.hub import is_hub_id, load_from_hub, read_cached
 from lib.data.split_parts import PART_FORM, parse_split
 from lib.settings.errors import InputError, Problem
@@ -123,6 +124,14 @@ def _load_local(path: Path, name: str, split: str) -> tuple[Sequence[Row], str]:
             value=path.suffix or "no file ending",
             expected=f"a folder or a file ending in {', '.join(EXTENSIONS)}",
             remedy="convert or rename the file",
+        )
+    if not path.is_dir() and not path.is_file():
+        raise InputError.of(
+            where=name,
+            key="data set",
+            value="neither a file nor a folder",
+            expected="a regular file: a pipe or a device might never end",
+            remedy="write its content to a file",
         )
     # A single file is what the id names, whatever the split is called.
     files = files_of_split(path, part.name) if path.is_dir() else [path]

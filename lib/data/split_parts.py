@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib.data.data_files import Row
+from lib.data.broken_rows import Row
 
 PART_FORM = "NAME, NAME[FROM:TO] in rows or NAME[FROM%:TO%]"
 _PART = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<first>-?\d+%?)?:(?P<last>-?\d+%?)?\])?")

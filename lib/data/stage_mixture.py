@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from lib.data.amounts import Algebra
 from lib.data.chat import ChatFormat
+from lib.data.cleaning import Clean, Finding, audit_lines, keep_all, without_rows
 from lib.data.encoding import Encoded, encode_rows
 from lib.data.local_identity import local_fingerprints
 from lib.data.mixture import Mixture, plan_mixture
@@ -43,6 +44,8 @@ class ReplayedStage:
     """What it drew of each, by its record."""
     evaluated: frozenset[str] = frozenset()
     """Keys of the rows that it was evaluated on."""
+    removed: frozenset[str] | None = None
+    """Ids of the rows that its audit removed; None: it is not trained yet."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class StageMixture:
     notices: tuple[str, ...]
     encoded: Encoded = field(default_factory=dict)
     """Rows that had to be encoded to know their size."""
+    findings: tuple[Finding, ...] = ()
+    """Of the audit among the stage's own rows."""
 
 
 def mix_stage(
@@ -62,17 +67,24 @@ def mix_stage(
     *,
     allow_download: bool,
     earlier: Sequence[ReplayedStage] = (),
+    clean: Clean = keep_all,
 ) -> StageMixture:
-    """Sources → examples → mixture. Problems of all data sets are raised together."""
+    """Sources → examples → what `clean` leaves of them → mixture. Problems of all data sets are raised
+    together."""
     pool, notices = NO_REPLAY, list[str]()
     if settings.data.replay:
-        pool, notices = _pool(settings, chat, earlier, allow_download=allow_download)
-    mixed = _own_mixture(settings, chat, pool, allow_download=allow_download)
-    return StageMixture(mixed.mixture, mixed.sources, mixed.absent, (*mixed.notices, *notices), mixed.encoded)
+        pool, notices = _pool(settings, chat, earlier, clean, allow_download=allow_download)
+    mixed = _own_mixture(settings, chat, pool, clean, allow_download=allow_download)
+    return replace(mixed, notices=(*mixed.notices, *notices))
 
 
 def _own_mixture(
-    settings: StageSettings, chat: ChatFormat | None, replay: ReplayPool, *, allow_download: bool
+    settings: StageSettings,
+    chat: ChatFormat | None,
+    replay: ReplayPool,
+    clean: Clean,
+    *,
+    allow_download: bool,
 ) -> StageMixture:
     data = settings.data
     loaded = load_sources(data, strict=settings.strict, allow_download=allow_download)
@@ -83,6 +95,8 @@ def _own_mixture(
     notices = [*loaded.notices, *notices]
     if not tables:
         return StageMixture(None, records, loaded.absent, tuple(notices))
+    cleaned = clean(settings, chat, tables, allow_download)
+    tables, notices = [*cleaned.tables], [*notices, *cleaned.notices]
     encoded: Encoded = {}
     if data.mix_unit != "rows":
         everything = (example for table in tables for example in table.examples)
@@ -100,7 +114,11 @@ def _own_mixture(
         negatives=NegativeRule.of(data),
         replay=replay,
     )
-    return StageMixture(mixture, records, loaded.absent, (*notices, *mixture.notices), encoded)
+    if settings.audit.mode != "off":
+        lines = audit_lines(cleaned.findings, removed=settings.audit.mode == "remove")
+        mixture = replace(mixture, ledger=replace(mixture.ledger, audit=lines))
+    notices += mixture.notices
+    return StageMixture(mixture, records, loaded.absent, tuple(notices), encoded, cleaned.findings)
 
 
 def _tables(sources: Sequence[Source], *, strict: bool) -> tuple[list[SourceRows], list[str]]:
@@ -124,6 +142,7 @@ def _pool(
     settings: StageSettings,
     chat: ChatFormat | None,
     earlier: Sequence[ReplayedStage],
+    clean: Clean,
     *,
     allow_download: bool,
 ) -> tuple[ReplayPool, list[str]]:
@@ -138,7 +157,8 @@ def _pool(
         number = stage.settings.stage
         try:
             as_then = replace(stage.settings, strict=stage.settings.strict and settings.strict)
-            mixed = _own_mixture(as_then, chat, NO_REPLAY, allow_download=allow_download)
+            clean_then = clean if stage.removed is None else without_rows(stage.removed)
+            mixed = _own_mixture(as_then, chat, NO_REPLAY, clean_then, allow_download=allow_download)
         except InputError as error:  # where data changed, that is the reason to name
             raise InputError([*_local_changes(settings, stage), *error.problems]) from error
         notices += [

@@ -1,6 +1,5 @@
 """A tokenizer folder, read without transformers: tokenizer.json, special tokens and chat template."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from lib.files import read_json
 from lib.settings.errors import InputError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -37,7 +37,10 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles | None:
         raise _broken(path, str(error)) from error
     config = _json_object(folder / TOKENIZER_CONFIG)
     special_tokens = _special_tokens({**_json_object(folder / "special_tokens_map.json"), **config})
-    _add_missing_tokens(tokenizer, config.get("added_tokens_decoder") or {}, special_tokens)
+    try:
+        _add_missing_tokens(tokenizer, config.get("added_tokens_decoder") or {}, special_tokens)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _broken(folder / TOKENIZER_CONFIG, f"tokens that are none: {error}") from error
     return TokenizerFiles(tokenizer, special_tokens, _chat_template(folder, config))
 
 
@@ -78,7 +81,10 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """chat_template.jinja wins over tokenizer_config.json, where it is text or a list of named templates."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise _broken(path, str(error)) from error
     template = config.get("chat_template")
     if isinstance(template, list):
         named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, Mapping)}
@@ -90,7 +96,7 @@ def _json_object(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise _broken(path, str(error)) from error
     if not isinstance(content, dict):

@@ -52,11 +52,16 @@ def spoken(text: str) -> str:
 
 def answer_part(text: str, markers: Sequence[str]) -> str:
     """The document inside an answer: after the last marker, within the first code fence there."""
-    said = spoken(text)
-    end = max((said.rfind(marker) + len(marker) for marker in markers if marker in said), default=0)
-    body = said[end:]
+    body = after_marker(text, markers)
     fenced = _fenced(body.split("\n"))
     return (body if fenced is None else fenced).strip()
+
+
+def after_marker(text: str, markers: Sequence[str]) -> str:
+    """What is said after the last marker; all that is said where there is none."""
+    said = spoken(text)
+    end = max((said.rfind(marker) + len(marker) for marker in markers if marker in said), default=0)
+    return said[end:]
 
 
 def _fenced(lines: Sequence[str]) -> str | None:

@@ -3,7 +3,6 @@ same questions."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from lib.data.rows import Example, Message
 from lib.evaluation.answers import Question
 from lib.evaluation.generation import choose
 from lib.evaluation.scores import guess_task, headline, perfect_scores
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.settings import InputError, StageSettings
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def evaluation_set(
 def read_evaluation_set(folder: Path) -> EvaluationSet | None:
     """The set of a finished stage; None where it has none, or where it is damaged."""
     try:
-        content = json.loads((folder / EVALUATION_SET).read_text(encoding="utf-8"))
+        content = read_json(folder / EVALUATION_SET)
         examples = tuple(_example(row) for row in content.pop("examples"))
         return EvaluationSet(**content | {"markers": tuple(content["markers"]), "examples": examples})
     except (OSError, ValueError, KeyError, TypeError):

@@ -89,7 +89,7 @@ def by_label(
     grouped = {field for field, found in values.items() if len(found) in GROUPS}
 
     def groups(row: Mapping[str, str]) -> list[str]:
-        return [f"{_nameable(field)}/{_nameable(row[field])}" for field in row if field in grouped]
+        return [f"{nameable(field)}/{nameable(row[field])}" for field in row if field in grouped]
 
     return [
         {**tally, **{f"{m}/{group}": tally[m] for m in metrics if m in tally for group in groups(row)}}
@@ -97,5 +97,6 @@ def by_label(
     ]
 
 
-def _nameable(text: str) -> str:
+def nameable(text: str) -> str:
+    """A label's field or value as a part of a metric's name."""
     return UNNAMEABLE.sub("_", text) or "_"

@@ -21,10 +21,20 @@ _MARKS = {
     ),
 }
 SHOWN_KEYS = 12
+MOST_BYTES = 2**20
+MOST_NODES = 50_000
+"""With every alias written out, which is how its values are shown and how `<<` copies them."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """A key that is given twice is an error; PyYAML's own loader keeps the last one without a word."""
+    """A key that is given twice is an error; PyYAML's own loader keeps the last one without a word. Aliases
+    may not unfold without bound."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -34,6 +44,20 @@ class _UniqueKeys(yaml.SafeLoader):
                 None, None, f"{', '.join(twice)} given twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+
+def _check_size(root: yaml.Node) -> None:
+    """YAMLError for more nodes than a configuration has; a node within itself has no end of them."""
+    waiting, seen = [root], 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > MOST_NODES:
+            raise yaml.YAMLError(f"its aliases unfold to more than {MOST_NODES:,} values")
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 class Section:
@@ -69,12 +93,15 @@ def read_config(path: Path) -> tuple[str, Section]:
     Raises InputError for what is no readable YAML mapping, and for keys that are neither trainer's.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
         document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise _refusal(
             path, f"a readable file in UTF-8 ({error})", "Correct the path or the file."
         ) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    # PyYAML's constructors trip over values that do not fit their tag, such as `!!int ""`.
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _refusal(path, f"YAML ({' '.join(str(error).split())})", "Mend the file.") from error
     if not isinstance(document, dict):
         raise _refusal(

@@ -1,13 +1,14 @@
 """LLaMA-Factory's names of data sets, looked up in its dataset_info.json."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.files import parse_json
 from lib.importing.draft import StageDraft, number, shown
 from lib.importing.foreign import Section
 from lib.importing.mix import DataSet, set_mix, write_mix
+from lib.settings import InputError
 
 INFO = "dataset_info.json"
 _COLUMNS = {
@@ -39,10 +40,21 @@ class Catalogue:
         self.wanted = f"{folder}/{INFO}"
         self.entries: Mapping[str, Any] = {}
         if self.folder is not None:
-            document = json.loads((self.folder / INFO).read_text(encoding="utf-8-sig"))
+            document = _read_catalogue(self.folder / INFO)
             self.entries = document if isinstance(document, dict) else {}
             if self.folder.is_relative_to(Path.cwd()):
                 self.folder = self.folder.relative_to(Path.cwd())
+
+
+def _read_catalogue(path: Path) -> Any:
+    try:
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError.of(
+            where=str(path),
+            expected=f"the JSON that describes the data sets ({error})",
+            remedy="Mend the file, or name data sets of the Hub.",
+        ) from error
 
 
 def training_sets(section: Section, draft: StageDraft, config: Path) -> None:

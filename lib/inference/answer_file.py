@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lib.data.data_files import Row
+from lib.data.broken_rows import Row
 from lib.settings import InputError
 
 SUFFIX, JOURNAL, METRICS = ".jsonl", ".journal.jsonl", ".metrics.json"
@@ -50,6 +50,7 @@ class AnswerFile:
         # Up to here both files are whole, in bytes, and the output in rows.
         self._journal_size = self._output_size = self._written = 0
         _check_place(path)
+        _check_links(path, self.journal, self.metrics)
         if not self.journal.is_file() and path.is_file() and path.stat().st_size:
             expected = f"a new file, or one that this command began (with {self.journal.name} beside it)"
             raise _refused(path, "holds something else", expected, "choose another --output, or delete it")
@@ -153,6 +154,14 @@ def _check_place(path: Path) -> None:
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise _refused(path, "", f"a place that can be written; {nearest} cannot", "choose another --output")
+
+
+def _check_links(*paths: Path) -> None:
+    """They are truncated and written: a link would lead that elsewhere."""
+    for path in paths:
+        if path.is_symlink():
+            expected = "a file of its own: nothing is written through a link"
+            raise _refused(path, "is a symbolic link", expected, "remove it, or choose another --output")
 
 
 def _open(path: Path) -> BinaryIO:

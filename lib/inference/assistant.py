@@ -104,7 +104,8 @@ def loaded(
     model, base = load_stage_base(base, source.base, compute, on_gpu=torch.cuda.is_available())
     say(*base.notices)
     if source.adapter:
-        model = _with_adapter(model, source.adapter, merged=wishes.merged)
+        four_bits = source.base.quantization != "none"
+        model = _with_adapter(model, source.adapter, merged=wishes.merged, four_bits=four_bits)
     context = _context(model)
     limit, notices = _answer_limit(wishes.max_new_tokens, source.habits.max_new_tokens, context)
     say(*notices)
@@ -113,7 +114,9 @@ def loaded(
         yield Assistant(model, tokenizer, chat, decoding, context - limit)
 
 
-def _with_adapter(model: PreTrainedModel, folder: Path, *, merged: bool) -> PreTrainedModel | PeftModel:
+def _with_adapter(
+    model: PreTrainedModel, folder: Path, *, merged: bool, four_bits: bool
+) -> PreTrainedModel | PeftModel:
     import torch
 
     from lib.model.adapter import load_adapter
@@ -133,7 +136,7 @@ def _with_adapter(model: PreTrainedModel, folder: Path, *, merged: bool) -> PreT
             expected=f"a PEFT adapter that fits its base ({reason})",
             remedy="name the model that it was trained on with --base MODEL",
         ) from error
-    if merged:
+    if merged and not four_bits:
         whole, obstacle = merged_for_good(peft_model)
         say(
             f"  [WARNING] adapter {folder} is computed beside the weights, which is slower: {obstacle}"
@@ -141,7 +144,8 @@ def _with_adapter(model: PreTrainedModel, folder: Path, *, merged: bool) -> PreT
             else f"  adapter {folder}, added to the weights"
         )
         return whole
-    say(f"  adapter {folder}, computed beside the weights", *use_split_expert_lora(peft_model))
+    why = ": nothing is added to weights in four bits" if merged else ""
+    say(f"  adapter {folder}, computed beside the weights{why}", *use_split_expert_lora(peft_model))
     return peft_model
 
 

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.data.broken_rows import Row
 from lib.data.chat_template import TEMPLATE_ERRORS
-from lib.data.data_files import EXTENSIONS, Row
+from lib.data.data_files import EXTENSIONS
 from lib.data.first_problems import FirstProblems
 from lib.data.rows import Example, Message, read_examples
 from lib.data.sources import Source, load_source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from transformers import PreTrainedTokenizerBase, TextStreamer
 from lib.evaluation.answers import Answer, Question
 from lib.evaluation.decoding import as_answer
 from lib.inference.assistant import Assistant
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but line feed and tab."""
 
 
 class AnswerStreamer(TextStreamer):
@@ -38,9 +42,13 @@ class AnswerStreamer(TextStreamer):
 
 
 def show(text: str) -> None:
-    """On stdout, at once."""
-    sys.stdout.write(text)
+    """On stdout, at once. A terminal obeys control characters, which a model can be taught to write."""
+    sys.stdout.write(_CONTROL.sub(_as_code, text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def _as_code(match: re.Match[str]) -> str:
+    return f"\\x{ord(match.group()):02x}"
 
 
 def stream_answer(assistant: Assistant, prompt_ids: list[int], *, seed: int) -> tuple[Answer, bool]:

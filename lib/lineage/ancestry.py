@@ -20,7 +20,7 @@ from lib.lineage.fingerprint import (
     template_fingerprint,
     tokenizer_fingerprint,
 )
-from lib.lineage.record import RUNNING, StageRecord, read_record
+from lib.lineage.record import RUNNING, StageRecord, intact_record
 from lib.lineage.versions import decisive_versions
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import base_folder
@@ -42,6 +42,8 @@ WITHOUT_EFFECT = frozenset(
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
         "SFT_TENSORBOARD",
+        # A finished stage that was to stop at a bad step met none: skipping would have come to the same.
+        "SFT_ON_NAN",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.
@@ -66,8 +68,13 @@ OF_GENERATION = frozenset(
 )
 # For a stage on the untouched base: the default, as records have it that know of no other mode.
 NOTHING_TO_MERGE = "merge"
-# Rows that answers are scored on are never replayed.
-NEVER_REPLAYED = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
+# What is a spike counts only where spikes are left out: a stage that stopped at one is not finished.
+OF_SPIKES = frozenset({"SFT_ON_SPIKE", "SFT_SPIKE_DEVIATIONS"})
+# Rows that answers are scored on are never replayed, and left out by an audit that removes them.
+NEVER_TRAINED_ON = frozenset({"SFT_GEN_EVAL_DATASET_ID"})
+# An audit that removes nothing changes nothing.
+OF_THE_AUDIT = frozenset({"SFT_AUDIT", "SFT_AUDIT_CHECKS", "SFT_NEAR_DUPLICATE_THRESHOLD"})
+LEAKS = frozenset({"evaluation", "near_evaluation"})
 BASE, TOKENIZER, TEMPLATE = "base model", "tokenizer", "chat template"
 # The same base seen less and less closely: the first view that record and present both have is compared.
 BASE_VIEWS = (BASE, "base model by sizes and ends", "base model by name")
@@ -129,7 +136,9 @@ def trace(settings: StageSettings, earlier: Sequence[int], *, thorough: bool) ->
         weights = folder / ADAPTER_WEIGHTS
         if weights.is_file() and (folder / ADAPTER_CONFIG).is_file():
             parents.append(
-                Parent(stage, folder, file_sha256(weights), adapter_fingerprint(folder), read_record(folder))
+                Parent(
+                    stage, folder, file_sha256(weights), adapter_fingerprint(folder), intact_record(folder)
+                )
             )
         else:
             missing.append(stage)
@@ -147,8 +156,12 @@ def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[s
     """
     judged_by_loss = settings.training.best_metric == "eval_loss"
     ignored = WITHOUT_EFFECT | (OF_GENERATION if judged_by_loss else frozenset())
-    if settings.data.replay:
-        ignored -= NEVER_REPLAYED
+    if settings.data.replay or removes_leaks(settings):
+        ignored -= NEVER_TRAINED_ON
+    if settings.audit.mode != "remove":
+        ignored |= OF_THE_AUDIT
+    if settings.training.on_spike != "skip":
+        ignored |= OF_SPIKES
     values = {key: value for key, value in settings.values.items() if key not in ignored}
     if not chain.parents:
         values["SFT_MERGE_MODE"] = NOTHING_TO_MERGE
@@ -158,6 +171,29 @@ def identity(settings: StageSettings, chain: Chain, data_fingerprints: Mapping[s
         **decisive_versions(),
         **{f"stage {parent.stage}": parent.fingerprint[:16] for parent in chain.parents},
         **{f"data set {name}": digest[:16] for name, digest in data_fingerprints.items()},
+    }
+
+
+def removes_leaks(settings: StageSettings) -> bool:
+    """Whether rows that stages are evaluated on are taken out of the mix."""
+    return settings.audit.mode == "remove" and bool(LEAKS & {*settings.audit.checks})
+
+
+def evaluated_data(settings: StageSettings, chain: Chain) -> dict[str, str]:
+    """Content hashes of the local data sets that this stage and those under it name for their evaluation,
+    where these rows are taken out of the mix. Stages that come later do not make this one stale."""
+    if not removes_leaks(settings):
+        return {}
+    named = {settings.stage: settings.evaluation.dataset_id}
+    named |= {
+        parent.stage: parent.record.settings.get("SFT_GEN_EVAL_DATASET_ID", "")
+        for parent in chain.parents
+        if parent.record
+    }
+    return {
+        f"{name} of the evaluation of stage {stage}": digest
+        for stage, named_set in named.items()
+        for name, digest in local_fingerprints([MixEntry(named_set, None)] if named_set else []).items()
     }
 
 

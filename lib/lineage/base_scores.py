@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 
 if TYPE_CHECKING:
     from lib.evaluation.stage_evaluation import Retained
@@ -36,7 +35,7 @@ def read_base_scores(output: Path, base_fingerprint: str) -> list[dict[str, Any]
     """One entry per evaluation set (`stage`, `headline`, `now`, `interval`, `metrics`); empty where the base
     was not scored, or was another one then."""
     try:
-        content = json.loads(base_scores_file(output).read_text(encoding="utf-8"))
+        content = read_json(base_scores_file(output))
         sets: list[dict[str, Any]] = content["sets"]
         return sets if content["base_fingerprint"] == base_fingerprint else []
     except (OSError, ValueError, KeyError, TypeError):

@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.audit.findings_file import AUDIT
 from lib.data.chat_contract import chat_contract
 from lib.evaluation.evaluation_set import EVALUATION_SET
 from lib.files import write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.file_hashes import file_sha256
-from lib.lineage.record import RECORD, REPORT, RUNNING, StageRecord, versions, write_record
+from lib.lineage.record import RECORD, REPORT, RUNNING, TRACKING, StageRecord, versions, write_record
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
+from lib.training.bad_batches import BAD_BATCHES
 
 if TYPE_CHECKING:
     from lib.data.chat import ChatFormat
@@ -57,11 +59,17 @@ def open_stage(stage: SurveyedStage, processes: Processes) -> Iterator[None]:
 def _begin(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
+    (folder / TRACKING).unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     if (folder / TENSORBOARD).is_dir():
         shutil.rmtree(folder / TENSORBOARD)  # a second run's curves would be drawn over the first's
-    for left in (*folder.glob("gen_metrics_step*.json"), folder / EVALUATION_SET, folder / REPORT):
+    for left in (
+        *folder.glob("gen_metrics_step*.json"),
+        folder / EVALUATION_SET,
+        folder / REPORT,
+        folder / AUDIT,
+    ):
         left.unlink(missing_ok=True)
     note = {"pid": os.getpid(), "host": socket.gethostname()}
     (folder / RUNNING).write_text(json.dumps(note) + "\n", encoding="utf-8")
@@ -101,7 +109,14 @@ def make_record(
         adapter={**census.to_json(), "dtype": settings.lora.adapter_dtype},
         training=fitted.to_json(),
         evaluation=evaluation.to_json(),
-        notices=[*settings.notices, *warnings, *data.notices, *base.notices, *census.notices],
+        notices=[
+            *settings.notices,
+            *warnings,
+            *data.notices,
+            *base.notices,
+            *census.notices,
+            *fitted.notices,
+        ],
         mlflow_run_id=run_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -135,8 +150,9 @@ def keep_evaluation(stage_dir: Path, record: StageRecord, evaluation: StageEvalu
 
 
 def stage_files(stage_dir: Path) -> list[Path]:
-    """What people look at: metrics files and the report."""
-    return [*sorted(stage_dir.glob("gen_metrics_step*.json")), *stage_dir.glob(REPORT)]
+    """What people look at: metrics files, batches whose numbers went wrong, the report."""
+    names = ("gen_metrics_step*.json", BAD_BATCHES, REPORT)
+    return [path for name in names for path in sorted(stage_dir.glob(name))]
 
 
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:
@@ -181,9 +197,12 @@ def metrics_table(columns: Mapping[str, Mapping[str, Any]], rows: str = "held-ou
         return []
     *_, last = columns.values()
     count = f"{last['metrics'].get('gen_samples', 0):.0f} {rows}"
-    head = f"  {count:<31}" + "".join(f"{when:<22}" for when in columns)
+    width = max(28, *map(len, shown)) + 1
+    head = f"  {count:<{width + 2}}" + "".join(f"{when:<22}" for when in columns)
     return [head.rstrip()] + [
-        (f"    {name:<29}" + "".join(f"{_score(scored, name):<22}" for scored in columns.values())).rstrip()
+        (
+            f"    {name:<{width}}" + "".join(f"{_score(scored, name):<22}" for scored in columns.values())
+        ).rstrip()
         for name in shown
     ]
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.local_identity import local_fingerprints
-from lib.lineage.ancestry import Chain, identity, replayed_data, trace
+from lib.lineage.ancestry import Chain, evaluated_data, identity, replayed_data, trace
 from lib.lineage.status import StageStatus, stage_status
 from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
 from lib.training.batch import BatchPlan
+
+SAME_IN_ALL_STAGES = ("SFT_BASE_MODEL", "SFT_BASE_REVISION", "SFT_OUT_LORA_DIR")
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,21 @@ def survey(
 ) -> list[SurveyedStage]:
     """Every stage of `stages` in ascending order, with the state that follows from those before it.
 
-    `chosen` are the stages that are about to run: `overrides` apply to them, and all their settings
-    count when they are compared with an earlier run. `thorough` reads a base whole that was never read on
-    this machine; `--status` and `--plan` do not. Raises InputError with the problems of all files.
+    `chosen` are the stages that are about to run: `overrides` apply to them (base and output folder to all
+    stages), and all their settings count when they are compared with an earlier run. `thorough` reads a base
+    whole that was never read on this machine; `--status` and `--plan` do not. Raises InputError with the
+    problems of all files.
     """
     settings_of = _load_all(stages_dir, stages, chosen, overrides, environ)
     surveyed: list[SurveyedStage] = []
     for stage, settings in settings_of.items():
         earlier = [number for number in list_stages(stages_dir) if number < stage]
         chain = trace(settings, earlier, thorough=thorough)
-        data = {**local_fingerprints(settings.data.mix), **replayed_data(settings, chain)}
+        data = {
+            **local_fingerprints(settings.data.mix),
+            **replayed_data(settings, chain),
+            **evaluated_data(settings, chain),
+        }
         current = identity(settings, chain, data)
         stale = {s.settings.stage: s.status.reasons for s in surveyed if s.status.state == "stale"}
         status = stage_status(settings, chain, current, list(stale), as_run_now=stage in chosen)
@@ -102,7 +109,7 @@ def _load_all(
     loaded: dict[int, StageSettings] = {}
     problems: list[Problem] = []
     for stage in stages:
-        given = overrides if stage in chosen or not chosen else ()
+        given = overrides if stage in chosen or not chosen else _of_all_stages(overrides)
         try:
             loaded[stage] = load_stage(stages_dir, stage, overrides=given, environ=environ)
         except InputError as error:
@@ -110,6 +117,12 @@ def _load_all(
     if problems:
         raise InputError(problems)
     return loaded
+
+
+def _of_all_stages(overrides: Sequence[str]) -> list[str]:
+    """Base and output folder are those of the whole curriculum: whoever gives another for one stage has
+    trained the earlier stages with it, or is told that they were not."""
+    return [text for text in overrides if text.partition("=")[0].strip() in SAME_IN_ALL_STAGES]
 
 
 def survey_one(

@@ -86,6 +86,8 @@ def _destination_fault(destination: Path, precious: Sequence[Path], replace: boo
         return f"a folder; {nearest} is a file", elsewhere
     if not absolute.is_dir() or not any(absolute.iterdir()):
         return "", ""
+    if destination.is_symlink():
+        return "a folder of its own, not a link to one that holds files", elsewhere
     if not replace:
         return "a new or empty folder; this one holds files", f"{elsewhere}, or replace it with --force"
     if not any((absolute / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):

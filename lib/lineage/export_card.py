@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote as shell
 
 from lib.lineage.card import data_table, score_section
+from lib.lineage.card_text import code, python_text, words, yaml_value
 from lib.lineage.export import Exported
 from lib.lineage.record import StageRecord
 
@@ -13,8 +15,9 @@ SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 def merged_card(exported: Exported, name: str) -> str:
     """For a whole model in a folder called `name`."""
+    folder, gguf, small = (shell(text) for text in (f"./{name}", f"{name}-bf16.gguf", f"{name}-Q4_K_M.gguf"))
     return f"""---
-base_model: {exported.settings.model.base_model}
+base_model: {yaml_value(exported.settings.model.base_model)}
 base_model_relation: finetune
 library_name: transformers
 pipeline_tag: text-generation
@@ -22,9 +25,9 @@ tags:
 - lora
 - curriculum
 ---
-# {name}
+# {words(name)}
 
-`{exported.settings.model.base_model}` with the updates of {_stages(exported.records)} added to its
+{code(exported.settings.model.base_model)} with the updates of {_stages(exported.records)} added to its
 weights: summed in fp32 and rounded once, to the number type of the base's own files. It needs no adapter.
 
 {_quantized(exported.records)}{_about(exported)}
@@ -33,21 +36,21 @@ weights: summed in fp32 and rounded once, to the number type of the base's own f
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained({python_text(name)}, dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained({python_text(name)})
 ```
 
 Serve it with vLLM; the end tokens come from `generation_config.json`, the chat template from the tokenizer:
 
 ```bash
-vllm serve ./{name} --served-model-name {name}
+vllm serve {folder} --served-model-name {shell(name)}
 ```
 
 Convert it to GGUF with llama.cpp, then quantise it:
 
 ```bash
-python llama.cpp/convert_hf_to_gguf.py ./{name} --outfile {name}-bf16.gguf --outtype bf16
-llama.cpp/build/bin/llama-quantize {name}-bf16.gguf {name}-Q4_K_M.gguf Q4_K_M
+python llama.cpp/convert_hf_to_gguf.py {folder} --outfile {gguf} --outtype bf16
+llama.cpp/build/bin/llama-quantize {gguf} {small} Q4_K_M
 ```
 """
 
@@ -57,7 +60,7 @@ def adapter_card(exported: Exported, name: str, rank: int) -> str:
     base = exported.settings.model.base_model
     served = next((served for served in SERVED_RANKS if served >= rank), rank)
     return f"""---
-base_model: {base}
+base_model: {yaml_value(base)}
 base_model_relation: adapter
 library_name: peft
 pipeline_tag: text-generation
@@ -65,9 +68,9 @@ tags:
 - lora
 - curriculum
 ---
-# {name}
+# {words(name)}
 
-One LoRA adapter of rank {rank} on the untouched `{base}`: the sum of the adapters of
+One LoRA adapter of rank {rank} on the untouched {code(base)}: the sum of the adapters of
 {_stages(exported.records)}, their ranks one after the other. Nothing was merged, so nothing was rounded.
 
 {_about(exported)}
@@ -77,23 +80,23 @@ One LoRA adapter of rank {rank} on the untouched `{base}`: the sum of the adapte
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained("{base}", dtype="auto")
-model = PeftModel.from_pretrained(base, "{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+base = AutoModelForCausalLM.from_pretrained({python_text(base)}, dtype="auto")
+model = PeftModel.from_pretrained(base, {python_text(name)})
+tokenizer = AutoTokenizer.from_pretrained({python_text(name)})
 ```
 
 Serve it with vLLM beside its base. An engine that knows no adapters on experts may leave them out without a
 word: compare some answers with those of the lines above, or export the merged model instead.
 
 ```bash
-vllm serve {base} --enable-lora --max-lora-rank {served} --lora-modules {name}=./{name}
+vllm serve {shell(base)} --enable-lora --max-lora-rank {served} --lora-modules {shell(f"{name}=./{name}")}
 ```
 
 Convert it to GGUF with llama.cpp (adapters on attention and dense layers; for experts convert the merged
 model):
 
 ```bash
-python llama.cpp/convert_lora_to_gguf.py ./{name} --outfile {name}.gguf
+python llama.cpp/convert_lora_to_gguf.py {shell("./" + name)} --outfile {shell(name + ".gguf")}
 ```
 """
 
@@ -119,7 +122,7 @@ Answers end with {_end_tokens(last)}. What the chat template makes of `<think>` 
 
 def _quantized(records: Sequence[StageRecord]) -> str:
     """A word about stages that saw other weights than these."""
-    stages = [str(record.stage) for record in records if record.base.get("quantization", "none") != "none"]
+    stages = [str(record.stage) for record in records if record.quantization != "none"]
     if not stages:
         return ""
     return (
@@ -153,7 +156,7 @@ def _score(value: float | None) -> str:
 
 
 def _end_tokens(record: StageRecord) -> str:
-    return " or ".join(f"`{token}`" for token in record.chat["end_tokens"]) or "no special token"
+    return " or ".join(code(token) for token in record.chat["end_tokens"]) or "no special token"
 
 
 def _thinking(record: StageRecord) -> str:
@@ -171,7 +174,7 @@ def _lineage(exported: Exported) -> str:
     libraries = ", ".join(f"{key} {last[key]}" for key in ("torch", "transformers", "peft", "trl"))
     return f"""| | trained | sha256 |
 |---|---|---|
-| `{name}` | | `{exported.chain.base.content}` |
+| {words(name)} | | `{exported.chain.base.content}` |
 {rows}
 
 Of the base it is a hash over the contents of its files, of a stage that of its adapter. Trained with

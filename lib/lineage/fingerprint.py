@@ -11,6 +11,7 @@ from typing import Any
 
 from lib.data.chat_template import find_template
 from lib.data.tokenizer_files import TOKENIZER_CONFIG, read_chat_template
+from lib.files import read_json
 from lib.lineage.file_hashes import REMEMBERED_BYTES, file_sha256, known_sha256
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import base_folder, base_is_here, tokenizer_files, weight_files
@@ -36,7 +37,7 @@ class BaseFingerprint:
 def json_sha256(value: Any) -> str:
     """sha256 of the value as canonical JSON."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def base_fingerprint(model: ModelSettings, *, thorough: bool) -> BaseFingerprint:
@@ -98,7 +99,7 @@ def _without(path: Path, key: str) -> Any:
     """A JSON object without one of its keys; for any other file its sha256."""
     if path.name in {TOKENIZER_CONFIG, ADAPTER_CONFIG}:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             return {name: value for name, value in content.items() if name != key}
         except (ValueError, AttributeError):
             pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.record import StageRecord, read_record
+from lib.lineage.record import StageRecord, intact_record
 from lib.lineage.status import tampering
 from lib.settings import InputError
 
@@ -13,13 +13,13 @@ def finished_record(stage: SurveyedStage) -> StageRecord:
 
     Raises InputError when it is not complete, or when what lies under it has changed since.
     """
-    record = read_record(stage.settings.stage_dir)
+    record = intact_record(stage.settings.stage_dir)
     number = stage.settings.stage
     if record is None:
         raise InputError.of(
             where=str(stage.settings.stage_dir),
             key=f"stage {number}",
-            value=stage.status.state,
+            value=": ".join((stage.status.state, *stage.status.reasons[:1])),
             expected="a complete stage",
             remedy=f"run python train.py --stage {number} first",
         )

@@ -8,7 +8,7 @@ from typing import Any
 from lib.evaluation.evaluation_set import read_evaluation_set
 from lib.evaluation.stage_evaluation import EarlierStage
 from lib.lineage.ancestry import Chain
-from lib.lineage.record import StageRecord, read_record
+from lib.lineage.record import StageRecord, intact_record
 from lib.settings import StageSettings
 
 # Nine tenths of 0.8 is not quite 0.72 in floating point.
@@ -42,7 +42,7 @@ def gate_failures(record: StageRecord, minimum: float) -> tuple[str, ...]:
 
 def failed_gate(settings: StageSettings) -> tuple[str, ...]:
     """The verdict on a stage that has just been completed: lines for the user; empty when it passed."""
-    record = read_record(settings.stage_dir)
+    record = intact_record(settings.stage_dir)
     failures = gate_failures(record, settings.evaluation.retention_min) if record else ()
     if not failures:
         return ()

@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lib.files import links_inside
 from lib.lineage.ancestry import running_elsewhere
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.packages import package_problems
+from lib.model.foreign_code import has_pickled_adapter, pickled_adapter, pickled_model, pickled_weights
 from lib.settings import InputError, Problem, StageSettings
 
 
@@ -39,8 +41,10 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
     ]
     problems = [
         *_base_problems(settings),
+        *_pickled_problems(settings, missing),
         *package_problems(settings),
         *unwritable_problems(settings),
+        *link_problems(settings),
         *_running_problems(settings),
     ]
     if settings.strict:
@@ -146,10 +150,13 @@ def _running_problems(settings: StageSettings) -> list[Problem]:
 
 
 def _base_problems(settings: StageSettings) -> list[Problem]:
-    """A problem when the base is named by a path, not by a Hub id, and there is no such folder."""
+    """A problem when the base is named by a path, not by a Hub id, and there is no such folder, or one with
+    pickled weights alone."""
     name = settings.model.base_model
-    is_path = name.startswith((".", "/")) or name.count("/") > 1
-    if not is_path or Path(name).is_dir():
+    if Path(name).is_dir():
+        pickles = pickled_weights(Path(name))
+        return [pickled_model(settings.origins["SFT_BASE_MODEL"], name, pickles)] if pickles else []
+    if not (name.startswith((".", "/")) or name.count("/") > 1):
         return []
     return [
         Problem(
@@ -159,6 +166,31 @@ def _base_problems(settings: StageSettings) -> list[Problem]:
             expected=f"a model folder that exists; there is none at {Path(name).absolute()}",
             remedy="correct the path (a relative one starts at the working directory), or give a Hub id",
         )
+    ]
+
+
+def _pickled_problems(settings: StageSettings, missing: Sequence[int]) -> list[Problem]:
+    """Earlier stages that are there, but as pickles: nobody means to train without them."""
+    folders = [Path(f"{settings.output}_stage{number}") for number in missing]
+    return [pickled_adapter(folder, "SFT_OUT_LORA_DIR") for folder in folders if has_pickled_adapter(folder)]
+
+
+def link_problems(settings: StageSettings) -> list[Problem]:
+    """One for every symbolic link where the stage deletes and overwrites: it would reach what lies elsewhere.
+
+    Folders above are the user's own choice of a place, also where they are links.
+    """
+    own = (settings.stage_dir, settings.merged_base_dir)
+    return [
+        Problem(
+            where=str(link),
+            key="SFT_OUT_LORA_DIR",
+            value=f"a symbolic link to {link.readlink()}",
+            expected="files and folders of the stage's own: nothing is written or deleted through a link",
+            remedy="remove the link; to keep results on another disk, set SFT_OUT_LORA_DIR to a folder there",
+        )
+        for folder in own
+        for link in links_inside(folder)
     ]
 
 

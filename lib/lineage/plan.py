@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.audit.refusal import refusals
 from lib.data.chat import ChatFormat
 from lib.data.ledger import MixLedger
 from lib.data.prepare import PlannedData
+from lib.lineage.audit_text import audit_json
 from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.obstacles import obstacles
-from lib.lineage.record import read_record
+from lib.lineage.record import intact_record
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.merge import find_merged
@@ -51,6 +53,8 @@ class StagePlan:
     notices: tuple[str, ...]
     problems: tuple[Problem, ...]
     """What keeps the stage from running."""
+    audit: dict[str, Any] | None = None
+    """Every row that the audit found, where that was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,9 +68,10 @@ def make_plan(
     runs_before: tuple[int, ...],
     forced: bool,
     chat: ChatFormat | None = None,
+    audited: bool = False,
 ) -> StagePlan:
     """The plan of one stage. `runs_before` are earlier stages that the same command trains first; `chat` is
-    None where the tokenizer is not on this machine."""
+    None where the tokenizer is not on this machine; `audited` shows what the audit found."""
     assert stage.batch, "the batch is planned first: `with_batch`"
     settings, ledger = stage.settings, planned.ledger
     folder = base_folder(settings.model)
@@ -102,8 +107,13 @@ def make_plan(
             *changes,
             *planned.notices,
         ),
-        problems=(*problems, *broken),
+        problems=(*problems, *broken, *_refused(settings, planned)),
+        audit=audit_json(settings, planned.findings, planned.sources) if audited else None,
     )
+
+
+def _refused(settings: StageSettings, planned: PlannedData) -> list[Problem]:
+    return refusals(settings, planned.findings) if settings.audit.mode == "refuse" else []
 
 
 def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:
@@ -231,7 +241,7 @@ def existing_folder(folder: Path) -> Path:
 def _measured_speed(stage: SurveyedStage) -> float | None:
     """Tokens per second of this stage's last run, else of its nearest ancestor's."""
     records = [
-        read_record(stage.settings.stage_dir),
+        intact_record(stage.settings.stage_dir),
         *(parent.record for parent in reversed(stage.chain.parents)),
     ]
     speeds = [record.training["tokens_per_second"] for record in records if record]

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lib.data.packing import PackCount
+from lib.lineage.audit_text import audit_view
 from lib.lineage.plan import StagePlan
 from lib.model.quantization import loaded_as
 
@@ -26,6 +27,8 @@ def print_plan(plan: StagePlan, console: Console) -> None:
     if plan.ledger:
         tables = (_mix_table(plan.ledger), *_label_tables(plan.ledger), *_negative_tables(plan.ledger))
         console.print(Group(*tables))
+    if plan.audit is not None:
+        console.print(audit_view(plan.audit), soft_wrap=True)
     for name in plan.absent:
         console.print(
             f"  data set {escape(name)} is not on this machine: the run downloads it; it is not counted here"
@@ -68,6 +71,7 @@ def _mix_table(ledger: dict[str, Any]) -> Table:
         "rows",
         "held out",
         "requested",
+        *([] if unit == "rows" else ["realised"]),
         "drawn",
         "upsampled",
         "repeats",
@@ -85,6 +89,7 @@ def _mix_table(ledger: dict[str, Any]) -> Table:
             f"{line['rows']:,}",
             f"{line['validation']:,}",
             f"{line['requested']:,.1f}",
+            *([] if unit == "rows" else [f"{line['realised']:,.0f}"]),
             f"{line['drawn']:,}",
             f"{line['upsampled']:,}",
             f"≤ {line['max_repeats']}",

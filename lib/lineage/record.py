@@ -10,14 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.lineage.fingerprint import json_sha256
 from lib.lineage.versions import library_version
+from lib.settings.schema.model import Quantization
 
 RECORD = "stage.json"
 REPORT = "report.html"
 SCHEMA = 3
 RUNNING = "running.json"
+TRACKING = "tracking.json"
+"""The tracker's own: which run of it the stage is. It goes with a run, also over interruptions."""
 LIBRARIES = (
     "torch",
     "transformers",
@@ -71,9 +74,18 @@ class StageRecord:
         return "stack" if self.base.get("mode") == "stack" else "merge"
 
     @property
+    def quantization(self) -> Quantization:
+        """How the base was loaded. Records from before there was a choice do not name it."""
+        found: Quantization = self.base.get("quantization", "none")
+        return found
+
+    @property
     def intact(self) -> bool:
         """Whether the file is as it was written."""
-        return self.checksum == _checksum(self)
+        try:
+            return self.checksum == _checksum(self)
+        except RecursionError:  # nobody wrote it nested like that
+            return False
 
 
 def _checksum(record: StageRecord) -> str:
@@ -90,11 +102,17 @@ def write_record(stage_dir: Path, record: StageRecord) -> None:
 def read_record(stage_dir: Path) -> StageRecord | None:
     """The record of a complete stage; None when the stage is not complete or the record is damaged."""
     try:
-        content = json.loads((stage_dir / RECORD).read_text(encoding="utf-8"))
+        content = read_json(stage_dir / RECORD)
         known = {name: content[name] for name in StageRecord.__dataclass_fields__}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return StageRecord(**known) if known["schema"] == SCHEMA else None
+
+
+def intact_record(stage_dir: Path) -> StageRecord | None:
+    """The same, but None also when the file is not as its run wrote it: its parts may then be anything."""
+    record = read_record(stage_dir)
+    return record if record is not None and record.intact else None
 
 
 def versions() -> dict[str, str]:

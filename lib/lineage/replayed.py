@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lib.audit.findings_file import removed_rows
 from lib.data.stage_mixture import ReplayedStage
 from lib.evaluation.evaluation_set import read_evaluation_set
 from lib.lineage.ancestry import Parent
@@ -43,4 +44,5 @@ def _as_recorded(parent: Parent) -> ReplayedStage:
         fingerprints={source["name"]: source["fingerprint"] for source in record.data["sources"]},
         draws={line["id"]: line["upsampled"] for line in lines if line.get("replay_of") is None},
         evaluated=frozenset(example.key for example in evaluated.examples) if evaluated else frozenset(),
+        removed=removed_rows(parent.folder, record.settings.get("SFT_AUDIT", "off")),
     )

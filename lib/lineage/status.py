@@ -74,6 +74,8 @@ def stage_status(
     if record is None:
         state, summary = _unfinished(settings)
         return StageStatus(settings.stage, state, (), summary, {}, str(folder))
+    if not record.intact:  # nothing in it can be relied on
+        return StageStatus(settings.stage, "stale", tuple(tampering(settings, record)), "", {}, str(folder))
     reasons = stale_reasons(record, current, settings.origins, as_run_now=as_run_now)
     reasons += [f"stage {stage} is stale" for stage in stale_parents]
     reasons += tampering(settings, record)
@@ -92,7 +94,9 @@ def stage_status(
 
 def tampering(settings: StageSettings, record: StageRecord) -> list[str]:
     """What lies in the stage's folder and is not what the run left there."""
-    reasons = [] if record.intact else [f"its {RECORD} was changed by hand"]
+    if not record.intact:
+        return [f"its {RECORD} was changed by hand"]
+    reasons = []
     for name, digest in record.files.items():
         path = settings.stage_dir / name
         if not path.is_file() or file_sha256(path) != digest:

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.files import read_json, write_text
 from lib.model.base import StageBase
+from lib.model.foreign_code import check_adapter_kind
 from lib.model.quantization import few_quantized, is_quantized, weights_in
 from lib.model.targets import AdapterTargets, keeps_inputs_first
 from lib.settings import LoraSettings, StageSettings
@@ -186,6 +188,7 @@ def save_adapter(
     tensors = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     saved = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in sorted(tensors.items())}
     temporary = folder / (ADAPTER_WEIGHTS + ".part")
+    temporary.unlink(missing_ok=True)
     save_file(saved, temporary, metadata={"format": "pt"})
     temporary.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(temporary, folder / ADAPTER_WEIGHTS)
@@ -194,9 +197,16 @@ def save_adapter(
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """`model` with the saved adapter on it, frozen, in fp32 as it was trained."""
+    """`model` with the saved adapter on it, frozen, in fp32 as it was trained.
+
+    Raises OSError and ValueError for a folder without safetensors (PEFT would read a pickle instead) and for
+    other kinds of adapters.
+    """
     from peft import PeftModel
 
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} has no {ADAPTER_WEIGHTS}")
+    check_adapter_kind(read_json(folder / ADAPTER_CONFIG))
     return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
 
 
@@ -209,4 +219,4 @@ def save_config(model: PeftModel, folder: Path, base: str) -> None:
         if isinstance(value, set | frozenset) or (value and key in {"target_modules", "target_parameters"}):
             config[key] = sorted(value)
     text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, default=str)
-    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / ADAPTER_CONFIG, text + "\n")

@@ -7,7 +7,6 @@ two that are adapted, `experts.lora_A` the last). Free of torch.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.files import read_json
 from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.model.weight_files import VALUE_BYTES, StoredTensor, read_header
 from lib.settings import InputError
@@ -75,7 +75,7 @@ def read_adapter(folder: Path) -> SavedAdapter:
     neither half of a pair of factors.
     """
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "adapter_config.json")
         tensors = read_header(folder / ADAPTER_WEIGHTS)
         kind = _unsupported_kind(config)
         pairs = _pairs(tensors)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.files import read_json
+from lib.settings.errors import InputError
 from lib.settings.schema.model import ALL_LINEAR, MODULES
 
 # Families whose blocks are q/k/v/o attention and a gated MLP (dense or experts).
 KNOWN = frozenset(
     {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
 )
+
+SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+SIZES_OF_SOME = (
+    "num_key_value_heads", "head_dim", "num_experts", "num_local_experts", "moe_intermediate_size",
+    "num_experts_per_tok", "shared_expert_intermediate_size", "decoder_sparse_step",
+)  # fmt: skip
+LARGEST_SIZE = 2**24
+"""Of one dimension; a damaged file may ask to count layers for ever."""
 
 # Families that cap their attention logits also where the configuration leaves that out.
 CAPPED_BY_DEFAULT = frozenset({"gemma2"})
@@ -101,13 +110,32 @@ class Architecture:
 
 
 def read_architecture(folder: Path) -> Architecture | None:
-    """Architecture of the model in `folder`; None for a family whose sizes are not known here."""
+    """Architecture of the model in `folder`; None for a family whose sizes are not known here.
+
+    Raises InputError when its configuration gives no sizes that a model can have.
+    """
     try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Any = read_json(folder / "config.json")
     except (OSError, ValueError):
         return None
-    if not isinstance(config, dict) or config.get("model_type") not in KNOWN:
+    if not isinstance(config, dict) or str(config.get("model_type")) not in KNOWN:
         return None
+    try:
+        return _architecture(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError.of(
+            where=str(folder / "config.json"),
+            key="SFT_BASE_MODEL",
+            value=f"{type(error).__name__}: {error}",
+            expected=f"the sizes of a {config['model_type']} model, as whole numbers above 0",
+            remedy="fetch the model's config.json again",
+        ) from error
+
+
+def _architecture(config: dict[str, Any]) -> Architecture:
+    """Raises KeyError, TypeError, ValueError and ZeroDivisionError for a configuration that is none."""
+    for name in (*SIZES, *(name for name in SIZES_OF_SOME if config.get(name))):
+        _check_size(name, config[name])
     experts = config.get("num_experts") or config.get("num_local_experts") or 0
     heads = config["num_attention_heads"]
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
@@ -131,11 +159,16 @@ def read_architecture(folder: Path) -> Architecture | None:
     )
 
 
+def _check_size(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= LARGEST_SIZE:
+        raise ValueError(f"{name} is {str(size)[:40]}")
+
+
 def caps_attention_logits(folder: Path) -> bool:
     """Whether the model in `folder` squeezes its attention logits into a range before the softmax."""
     try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return bool(config.get("attn_logit_softcapping", config.get("model_type") in CAPPED_BY_DEFAULT))
+        config: Any = read_json(folder / "config.json")
+        return bool(config.get("attn_logit_softcapping", str(config.get("model_type")) in CAPPED_BY_DEFAULT))
     except (OSError, ValueError, AttributeError):
         return False  # who loads the model says what is wrong with it
 

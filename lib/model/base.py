@@ -193,10 +193,12 @@ def load_model(
 
     quantized = quantization != "none"
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision or None)
+        # False, not left out: transformers would ask on the terminal whether to run the model's code.
+        config = AutoConfig.from_pretrained(path, revision=revision or None, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision or None,
+            trust_remote_code=False,
             dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
@@ -215,7 +217,9 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.base_model, revision=model.base_revision or None)
+        tokenizer = AutoTokenizer.from_pretrained(
+            model.base_model, revision=model.base_revision or None, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         missing = missing_readers(error)
         raise (

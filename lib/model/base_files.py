@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lib.failures.explain import explain
 from lib.failures.known import ABOUT_THE_HUB, TOKENIZER_PACKAGE
+from lib.files import read_json
+from lib.model.foreign_code import asks_for_code, own_code, pickled_model, pickled_weights
 from lib.settings import InputError, ModelSettings
 
 CONFIG_FILES = frozenset({"config.json", "generation_config.json"})
@@ -103,7 +104,7 @@ def _is_whole(folder: Path) -> bool:
     if INDEX not in names:
         return any(name.endswith(".safetensors") for name in names)
     try:
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = read_json(folder / INDEX)["weight_map"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True  # damaged: the loader says so; its content counts all the same
     return names.issuperset(shards)
@@ -124,6 +125,11 @@ def _files(folder: Path) -> list[Path]:
 
 def base_error(path: str, error: Exception) -> InputError:
     """The user's view of what transformers raises when a model or tokenizer cannot be loaded."""
+    if asks_for_code(error):
+        return own_code(path)
+    pickles = pickled_weights(Path(path)) if Path(path).is_dir() else []
+    if pickles:
+        return InputError([pickled_model("base model", path, pickles)])
     first_line = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )

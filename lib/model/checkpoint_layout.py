@@ -123,7 +123,7 @@ def _merge_of(
     transposed = shape != (updates[0].outputs, updates[0].inputs)
     if len(set(shape)) == 1:
         families = TRANSPOSED_STACKS if len(tensors[0].shape) == 3 else TRANSPOSED_LAYERS
-        transposed = updates[0].fan_in_fan_out or config.get("model_type") in families
+        transposed = updates[0].fan_in_fan_out or str(config.get("model_type")) in families
     if transposed and len(tensors) > 1:
         raise misfit(updates[0].adapter, f"{updates[0].down.name} has inputs and outputs the other way round")
     return ParameterMerge(name, matrices, experts, transposed, updates)
@@ -184,6 +184,8 @@ def _refuse_untrained(
     """An adapter that lacks the factors of a target would leave that target as it was, unnoticed."""
     adapted = {_name_on_disk(update, stored) for update in adapter.updates}
     layers = config.get("num_hidden_layers")
+    if layers and not isinstance(layers, int):
+        raise misfit(adapter.folder, f"the base's config.json has {str(layers)[:40]!r} for num_hidden_layers")
     for name, tensors in stored.items():
         layer = LAYER.search(name)
         # Files may hold further layers that the model does not load (multi-token prediction).
@@ -193,7 +195,7 @@ def _refuse_untrained(
 
 
 def _refuse_tied(config: Mapping[str, Any], update: LowRankUpdate) -> None:
-    tied = config.get("tie_word_embeddings", config.get("model_type") in TIED_BY_DEFAULT)
+    tied = config.get("tie_word_embeddings", str(config.get("model_type")) in TIED_BY_DEFAULT)
     if tied and update.parameter.endswith(EMBEDDINGS):
         raise misfit(update.adapter, f"{update.parameter} shares its weight with another layer of the base")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
 
 GENERATION_CONFIG = "generation_config.json"
@@ -34,7 +33,7 @@ def add_end_tokens(destination: Path, stop_ids: Sequence[int]) -> None:
     answers its own answer.
     """
     path = destination / GENERATION_CONFIG
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
     known = content.get("eos_token_id")
     known = known if isinstance(known, list) else [known]
     ids = dict.fromkeys([*stop_ids, *(token for token in known if token is not None)])

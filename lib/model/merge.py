@@ -8,7 +8,6 @@ content: a folder that exists proves nothing. It is built beside its place and m
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.files import built_aside, write_json
+from lib.files import built_aside, read_json, write_json
 from lib.model.adapter_files import SavedAdapter, misfit, read_adapter
 from lib.model.base import StageBase
 from lib.model.base_files import obtain_base_folder, side_files
@@ -121,7 +120,7 @@ def _unchanged(path: Path, written: Sequence[int]) -> bool:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / MERGE_RECORD).read_text(encoding="utf-8")))
+    return dict(read_json(folder / MERGE_RECORD))
 
 
 def merge_adapters(model: ModelSettings, adapters: Sequence[Path], folder: Path) -> dict[str, Any]:

@@ -107,11 +107,13 @@ def _without_weights(model: ModelSettings) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(model.base_model, revision=model.base_revision or None)
+        config = AutoConfig.from_pretrained(
+            model.base_model, revision=model.base_revision or None, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise base_error(model.base_model, error) from error
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def _attach(model: PreTrainedModel, config: LoraConfig) -> PeftModel:

@@ -6,7 +6,6 @@ all tensors (https://huggingface.co/docs/safetensors). Free of torch.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.files import parse_json, read_json
+from lib.model.foreign_code import pickled_model, pickled_weights
 from lib.settings import InputError
 
 SINGLE_FILE = "model.safetensors"
@@ -56,7 +57,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     shards = weight_shards(folder)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         tensors = {name: tensor for shard in shards for name, tensor in read_header(shard).items()}
         absent = _indexed_names(folder).keys() - tensors.keys()
     except (OSError, ValueError) as error:
@@ -73,6 +74,9 @@ def weight_shards(folder: Path) -> tuple[Path, ...]:
     """
     if (folder / SINGLE_FILE).is_file():
         return (folder / SINGLE_FILE,)
+    pickles = pickled_weights(folder)
+    if pickles:
+        raise InputError([pickled_model("base model", str(folder), pickles)])
     try:
         names = sorted(set(_indexed_names(folder).values()))
     except (OSError, ValueError) as error:
@@ -87,7 +91,7 @@ def _indexed_names(folder: Path) -> dict[str, str]:
     """Tensor name to shard; empty for a model of one file."""
     if (folder / SINGLE_FILE).is_file():
         return {}
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = read_json(folder / INDEX)
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
         raise ValueError(f"{INDEX} has no weight_map")
     return {str(name): str(shard) for name, shard in index["weight_map"].items()}
@@ -104,7 +108,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         data = LENGTH_BYTES + length
         if not LENGTH_BYTES < data <= size:
             raise ValueError(f"{path.name} is not a safetensors file, or was cut short")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path.name} has a header that is no JSON object")
     header.pop("__metadata__", None)
     tensors = {name: _stored(name, path, entry, data) for name, entry in header.items()}
     end = max((tensor.start + tensor.length for tensor in tensors.values()), default=data)

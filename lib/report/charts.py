@@ -66,13 +66,19 @@ def headline_by_label(content: ReportContent) -> list[Score]:
 
 
 def ledger_sources(ledger: Mapping[str, Any]) -> go.Figure:
-    """Per data set: what was asked for, what the draw gave, and what upsampling made of it."""
-    lines = ledger["sources"]
-    columns = (
+    """Per data set: what was asked for, what the draw gave, and what upsampling made of it.
+
+    Where weights count tokens, asked for and drawn are in tokens; upsampling counts rows and is left out.
+    """
+    lines, unit = ledger["sources"], ledger.get("unit", "rows")
+    columns = [
         ("requested", "asked for", GREY),
         ("drawn", "drawn", BLUE),
         ("upsampled", "in the mix", ORANGE),
-    )
+    ]
+    if unit != "rows":
+        said = unit.replace("_", " ")
+        columns = [("requested", f"{said} asked for", GREY), ("realised", f"{said} drawn", BLUE)]
     names = [short_name(line["id"]) for line in lines]
     return bars(
         names, [(text, color, [round(line[key], 1) for line in lines]) for key, text, color in columns]

@@ -12,7 +12,8 @@ from lib.model.base import StackedAdapters
 from lib.model.merge_proof import proof_line, proof_table
 from lib.model.quantization import loaded_as
 from lib.report.headline import Badge, Fact, badges, curriculum_name, facts, sentence
-from lib.report.negatives import NegativeStage, negative_stages, suggested_negatives
+from lib.report.negatives import NegativeStage, negative_stages
+from lib.report.next_stage import NextStage, next_stage
 from lib.report.samples import SampleView, sample_views
 from lib.report.scores import Retained, Score, retained, scores
 
@@ -53,7 +54,8 @@ class ReportContent:
     scores: tuple[Score, ...]
     negatives: tuple[NegativeStage, ...]
     """Of the ancestors and this stage; empty where nothing tells negatives from positives."""
-    suggested_negatives: str
+    next_stage: NextStage
+    """What the scores suggest to train on next."""
     matrix: Matrix
     retained: tuple[Retained, ...]
     samples: tuple[SampleView, ...]
@@ -98,7 +100,7 @@ def report_content(
         headline=headline_metric(evaluation),
         scores=scored,
         negatives=negative_stages([*ancestors, record]),
-        suggested_negatives=suggested_negatives(record),
+        next_stage=next_stage(record, ancestors),
         matrix=retention_matrix([*ancestors, record], base_scores),
         retained=kept,
         samples=sample_views(samples),

@@ -32,6 +32,14 @@ class NegativeStage:
     false_alarms: float | None
 
 
+@dataclass(frozen=True)
+class NegativeAdvice:
+    """The share of negatives to try next; None: no other than now."""
+
+    share: float | None
+    arithmetic: str
+
+
 def negative_stages(records: Sequence[Mapping[str, Any]]) -> tuple[NegativeStage, ...]:
     """One entry per stage and scope, in the order of the records."""
     found = []
@@ -53,34 +61,39 @@ def negative_stages(records: Sequence[Mapping[str, Any]]) -> tuple[NegativeStage
     return tuple(found)
 
 
-def suggested_negatives(record: Mapping[str, Any]) -> str:
-    """What share of negatives to try in the next stage, with the arithmetic; "" where nothing was measured.
+def suggested_negatives(record: Mapping[str, Any]) -> NegativeAdvice | None:
+    """What share of negatives to try in the next stage; None where nothing was measured.
 
     Negatives teach a model to stay silent: more of them lower false alarms and raise misses. The odds of
     negatives are moved by the ratio of the two rates, towards where they are equal.
     """
     stages = [stage for stage in negative_stages([record]) if stage.scope == WHOLE_MIX]
     if not stages or stages[0].recall is None or stages[0].false_alarms is None:
-        return ""
+        return None
     share, recall, alarms = stages[0].realised, stages[0].recall, stages[0].false_alarms
     misses = 1 - recall
     measured = (
         f"{alarms:.1%} false alarms on negatives and {misses:.1%} missed positives with {share:.1%} negatives"
     )
     if _overlap(record, alarms, misses):
-        return f"{measured}: the intervals of the two overlap, so there is no reason to change the share."
+        return NegativeAdvice(
+            None, f"{measured}: the intervals of the two overlap, so there is no reason to change the share."
+        )
     if not 0 < share < 1:
-        return f"{measured}: mix {'positives' if share else 'negatives'} in; one kind alone has no odds."
+        kind = "positives" if share else "negatives"
+        return NegativeAdvice(None, f"{measured}: mix {kind} in; one kind alone has no odds.")
     rates = max(alarms, SMALLEST_RATE), max(misses, SMALLEST_RATE)
     ratio = rates[0] / rates[1]
     factor = min(max(ratio, 1 / LARGEST_CHANGE), LARGEST_CHANGE)
     odds = share / (1 - share) * factor
+    proposed = round(odds / (1 + odds), 2)
     limited = "" if factor == ratio else f", held to {factor:g}"
-    return (
+    return NegativeAdvice(
+        proposed,
         f"{measured}: {'more' if factor > 1 else 'fewer'} negatives. Odds {share:.3f} / {1 - share:.3f} = "
         f"{share / (1 - share):.3f}, times {rates[0]:.3f} / {rates[1]:.3f} = "
-        f"{ratio:.2f}{limited}, make {odds:.3f}, a share of {odds / (1 + odds):.2f}: "
-        f"SFT_NEGATIVE_SHARE={odds / (1 + odds):.2f}"
+        f"{ratio:.2f}{limited}, make {odds:.3f}, a share of {proposed:.2f}: "
+        f"SFT_NEGATIVE_SHARE={proposed:.2f}",
     )
 
 

@@ -16,6 +16,7 @@ from lib.files import write_text
 from lib.report import wording
 from lib.report.charts import figures, label_fields
 from lib.report.content import ReportContent
+from lib.report.next_stage_text import next_stage_text
 from lib.report.samples import label_choices
 
 REPORT = "report.html"
@@ -46,6 +47,7 @@ def page(content: ReportContent) -> str:
         label_fields=label_fields(content.ledger),
         has_intervals=any(score.after and score.after.interval for score in content.scores),
         shown_tokens=SHOWN_TOKENS,
+        next_stage_file=next_stage_text(content.next_stage),
         label_choices=label_choices(content.samples),
         words=wording,
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),

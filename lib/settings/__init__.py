@@ -1,6 +1,6 @@
 """Settings: from an env file, the process environment and `--set` to one frozen, typed StageSettings."""
 
-from lib.settings.errors import InputError, Problem, Problems
+from lib.settings.errors import InputError, Problem, Problems, RunError
 from lib.settings.schema import (
     DataSettings,
     EvaluationSettings,
@@ -22,6 +22,7 @@ __all__ = [
     "ModelSettings",
     "Problem",
     "Problems",
+    "RunError",
     "StageSettings",
     "TrackingSettings",
     "TrainingSettings",

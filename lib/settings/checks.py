@@ -30,6 +30,11 @@ def remarks(settings: StageSettings) -> Iterator[str]:
     if data.upsample_rules and not data.use_upsampling:
         yield _without_effect(settings, "SFT_UPSAMPLE_RULES", "SFT_USE_UPSAMPLING=0")
     yield from _remarks_on_the_mix(settings)
+    near = {"near_duplicate", "near_evaluation"} & {*settings.audit.checks}
+    if not near and _given(settings, "SFT_NEAR_DUPLICATE_THRESHOLD"):
+        yield _without_effect(
+            settings, "SFT_NEAR_DUPLICATE_THRESHOLD", f"SFT_AUDIT_CHECKS={','.join(settings.audit.checks)}"
+        )
     if (
         training.lr_scheduler == "constant"
         and training.warmup_ratio > 0

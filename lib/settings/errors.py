@@ -1,11 +1,14 @@
 """What is wrong with the user's input: every problem found, each with its place and its remedy."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 SHOWN_CHARACTERS = 200
+SECRET_NAME = r"[\w.-]*(?:token|secret|password|passwd|pwd|api_?key|access_?key|credential)s?[\w.-]*"
+LEAST_SECRET = 6
+"""Characters; shorter values would be found everywhere."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(problem.render() for problem in self.problems)
+
+
+class RunError(Exception):
+    """The run cannot go on, and neither input nor code are to blame: a disk is full, say. Commands print the
+    message, which says what to do, and exit with 1, without a traceback."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        return self.problem.render()
 
 
 class Problems:
@@ -90,5 +105,16 @@ def printable(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """`https://user:secret@host` as `https://user:***@host`."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+    """`https://user:secret@host` as `https://user:***@host`, whatever the password is made of; a name alone
+    may be a token and goes too. So do `password=…` and its like after a `?`, `&` or `;`."""
+    text = re.sub(r"(://[^/@:\s]*):[^\s'\"]*@", r"\1:***@", text)
+    text = re.sub(r"://[^/@:\s]+@", "://***@", text)
+    return re.sub(rf"(?i)([?&;]{SECRET_NAME}=)[^&;\s'\"]+", r"\1***", text)
+
+
+def without_secrets(text: str, environ: Mapping[str, str]) -> str:
+    """The same without the values of variables whose names say that they are secret."""
+    for name, value in environ.items():
+        if len(value) >= LEAST_SECRET and re.fullmatch(SECRET_NAME, name, re.IGNORECASE):
+            text = text.replace(value, "***")
+    return text

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -16,6 +16,10 @@ Name = TypeVar("Name", bound=str)
 TRUE_WORDS = ("1", "true", "yes", "on")
 FALSE_WORDS = ("0", "false", "no", "off")
 LARGEST_SEED = 2**32 - 1  # what numpy takes
+MOST_DIGITS = 12
+# File systems take 255 bytes and 4,096; other names are built from these.
+LONGEST_NAME = 200
+LONGEST_PATH = 1000
 
 
 class Fault(NamedTuple):
@@ -49,8 +53,10 @@ def integer(*, minimum: int, maximum: int | None = None, off: int | None = None)
 
     def parse(text: str) -> int:
         # Python's int() also takes 1_000 and digits of other scripts.
-        if not re.fullmatch(r"[+-]?[0-9]{1,30}", text):
+        if not re.fullmatch(r"[+-]?[0-9]+", text):
             raise RefusedError(Fault(allowed))
+        if len(text.lstrip("+-0")) > MOST_DIGITS:  # what is computed from it would not fit a float
+            raise RefusedError(Fault(f"{allowed}, of at most {MOST_DIGITS} digits"))
         value = int(text)
         if value != off and (value < minimum or (maximum is not None and value > maximum)):
             raise RefusedError(Fault(allowed))
@@ -197,6 +203,20 @@ def words(allowed: str) -> Reader[tuple[str, ...]]:
     return Reader(allowed, parse)
 
 
+def words_among(names: Sequence[str]) -> Reader[tuple[str, ...]]:
+    """A comma-separated list of some of the names, in the order of the names."""
+    allowed = f"a comma-separated list of {', '.join(names)}"
+
+    def parse(given: str) -> tuple[str, ...]:
+        entries = words(allowed).parse(given)
+        unknown = next((entry for entry in entries if entry not in names), None)
+        if unknown is not None:
+            raise RefusedError(Fault(allowed, remedy=did_you_mean(unknown, names)))
+        return tuple(name for name in names if name in entries)
+
+    return Reader(allowed, parse)
+
+
 def ranks(allowed: str) -> Reader[Mapping[str, int]]:
     """`a|b,c`: a and b have rank 0, c has rank 1. Every word once."""
 
@@ -224,10 +244,13 @@ def writable(given: str) -> bool:
 
 
 def expand_home(given: str, allowed: str) -> str:
-    """`~/x` in the home folder; any other text as it is. Raises RefusedError for an unknown user's ~name."""
+    """`~/x` in the home folder; any other text as it is. Raises RefusedError for an unknown user's ~name, and
+    for a path that no file system takes."""
     expanded = os.path.expanduser(given)
     if expanded.startswith("~"):
         raise RefusedError(
             Fault(allowed, remedy="Write the folder out: the home folder behind this ~ is unknown.")
         )
+    if any(len(name.encode()) > LONGEST_NAME for name in expanded.split("/")) or len(expanded) > LONGEST_PATH:
+        raise RefusedError(Fault(allowed, remedy=f"Shorten it: a name has at most {LONGEST_NAME} bytes."))
     return expanded

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from lib.lineage.record import StageRecord
 from lib.settings import StageSettings
 from lib.tracking.mix_metrics import mix_metrics
+from lib.tracking.run_file import read_run_file
 
 if TYPE_CHECKING:
+    from lib.lineage.ancestry import Parent
     from lib.lineage.curriculum import SurveyedStage
 
 NOT_LOGGED = frozenset({"MLFLOW_TRACKING_URI"})
@@ -37,16 +39,21 @@ def closing_metrics(record: StageRecord) -> Iterator[tuple[Mapping[str, float], 
 def lineage_tags(stage: SurveyedStage) -> dict[str, str]:
     """Tags that tie the runs of one curriculum together."""
     settings = stage.settings
-    records = [parent.record for parent in stage.chain.parents if parent.record]
+    parents = [parent for parent in stage.chain.parents if parent.record]
     return {
         "curriculum": settings.output.name,
         "curriculum.stage": str(settings.stage),
         "curriculum.base_model": settings.model.base_model,
         "curriculum.base_key": stage.chain.key,
-        "curriculum.parent_runs": ",".join(
-            record.mlflow_run_id for record in records if record.mlflow_run_id
-        ),
+        "curriculum.parent_runs": ",".join(run_id for parent in parents if (run_id := _run_of(parent))),
     }
+
+
+def _run_of(parent: Parent) -> str:
+    """Where the store was down at its end, the record does not know it."""
+    file = read_run_file(parent.folder)
+    recorded = parent.record.mlflow_run_id if parent.record else ""
+    return recorded or (file.run_id if file else "")
 
 
 def env_text(settings: StageSettings) -> str:

@@ -10,7 +10,8 @@ NOT_IN_A_METRIC = re.compile(r"[^\w\-. /]")
 
 
 def mix_metrics(ledger: Mapping[str, Any]) -> dict[str, float]:
-    """Shares asked for and realised, per data set and for negatives; `ledger.json` has them per label too.
+    """Shares asked for and realised, per data set and for negatives, and what the audit found; `ledger.json`
+    has more of it, shares per label too.
 
     Names hold only what MLflow allows in a metric. Replayed rows have no share of the mix's weights.
     """
@@ -26,6 +27,10 @@ def mix_metrics(ledger: Mapping[str, Any]) -> dict[str, float]:
         found[f"{name}/realised_share"] = line["realised"]
         if line["requested"] is not None:
             found[f"{name}/requested_share"] = line["requested"]
+    for line in ledger.get("audit") or ():
+        for what in ("found", "removed"):
+            name = f"audit/{line['check']}/{what}"
+            found[name] = found.get(name, 0.0) + line[what]
     return found
 
 

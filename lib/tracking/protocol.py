@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any, Protocol
 
 from lib.lineage.record import StageRecord
 from lib.settings import StageSettings
-from lib.settings.errors import without_password
+from lib.settings.errors import without_password, without_secrets
 
 
 class Tracker(Protocol):
     """What a stage tells about itself while it runs."""
 
-    run_id: str
-
+    @property
+    def run_id(self) -> str: ...
     def settings(self, settings: StageSettings) -> None: ...
     def data(self, ledger: Mapping[str, Any], sources: Sequence[tuple[str, str, str]]) -> None: ...
     def tags(self, tags: Mapping[str, str]) -> None: ...
@@ -58,7 +59,10 @@ class Trackers:
 
     def __init__(self, *trackers: Tracker) -> None:
         self._trackers = trackers
-        self.run_id = trackers[0].run_id
+
+    @property
+    def run_id(self) -> str:
+        return self._trackers[0].run_id
 
     def settings(self, settings: StageSettings) -> None:
         for tracker in self._trackers:
@@ -105,6 +109,13 @@ class Quietly:
 
 
 def warn(store: str, error: Exception) -> None:
-    # A tracking server's address may carry a password, and MLflow quotes it.
-    first_line = without_password((str(error).splitlines() or [type(error).__name__])[0])[:200]
-    print(f"[WARNING] {store}: {first_line}. Training goes on; what fails is not tracked.", file=sys.stderr)
+    print(
+        f"[WARNING] {store}: {first_line(error)}. Training goes on; what fails is not tracked.",
+        file=sys.stderr,
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in at most 200 characters. Libraries quote addresses, which may carry a password."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return without_secrets(without_password(line), os.environ)[:200]

@@ -10,6 +10,7 @@ from lib.lineage.completion import TENSORBOARD
 from lib.lineage.record import StageRecord
 from lib.settings import StageSettings
 from lib.tracking.contents import closing_metrics, env_text
+from lib.tracking.journal import Told
 from lib.tracking.protocol import Quietly
 
 
@@ -18,11 +19,13 @@ class TensorBoardTracker:
 
     run_id = ""
 
-    def __init__(self, stage_dir: Path) -> None:
+    def __init__(self, stage_dir: Path, told: Told) -> None:
+        """`told`: what an earlier part of the run has written."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(stage_dir / TENSORBOARD))
         self._quietly = Quietly("TensorBoard")
+        self._told = told
 
     def settings(self, settings: StageSettings) -> None:
         # TensorBoard reads Markdown, in which four blanks make a line code.
@@ -36,7 +39,7 @@ class TensorBoardTracker:
         pass
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+        numbers = self._told.new_metrics(metrics, step)
         self._quietly(lambda: self._add(numbers, step))
 
     def _add(self, numbers: Mapping[str, float], step: int) -> None:

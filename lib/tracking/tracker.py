@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lib.tracking.contents import lineage_tags
-from lib.tracking.mlflow_tracker import MlflowTracker, start_run
+from lib.tracking.left import begin_sending
+from lib.tracking.mlflow_tracker import open_tracker, told_before
 from lib.tracking.protocol import NoTracker, Tracker, Trackers, warn
 from lib.tracking.tensorboard import TensorBoardTracker
 
@@ -28,6 +29,10 @@ def track(stage: SurveyedStage, data: PreparedData, *, is_main: bool) -> Iterato
     """
     settings = stage.settings
     tracker = _open(stage) if is_main else NoTracker()
+    if is_main:
+        begin_sending(
+            [*(parent.folder for parent in stage.chain.parents), settings.stage_dir], settings.tracking
+        )
     tracker.settings(settings)
     tracker.tags(lineage_tags(stage))
     tracker.data(
@@ -46,12 +51,11 @@ def track(stage: SurveyedStage, data: PreparedData, *, is_main: bool) -> Iterato
 
 def _open(stage: SurveyedStage) -> Tracker:
     settings = stage.settings
-    mlflow = _or_none(
-        "MLflow", lambda: MlflowTracker(start_run(settings.tracking, f"stage {settings.stage}"))
-    )
+    told = told_before(settings.stage_dir)
+    mlflow = _or_none("MLflow", lambda: open_tracker(settings))
     if not settings.tracking.tensorboard:
         return mlflow
-    return Trackers(mlflow, _or_none("TensorBoard", lambda: TensorBoardTracker(settings.stage_dir)))
+    return Trackers(mlflow, _or_none("TensorBoard", lambda: TensorBoardTracker(settings.stage_dir, told)))
 
 
 def _or_none(store: str, open_tracker: Callable[[], Tracker]) -> Tracker:

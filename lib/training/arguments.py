@@ -74,6 +74,8 @@ def _cadence(training: TrainingSettings, *, evaluates: bool) -> dict[str, Any]:
     return {
         "logging_steps": training.logging_steps,
         "logging_first_step": True,
+        # It would put a mean in the place of a loss that is not a number; the guard of the numbers says it.
+        "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": training.eval_steps,
         "save_strategy": "steps",

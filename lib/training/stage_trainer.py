@@ -14,6 +14,7 @@ from trl import SFTTrainer
 
 from lib.data.order import TrainingOrder
 from lib.training.loss import LabelledLoss, TokenLosses
+from lib.training.numbers_guard import NumbersGuard
 from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
 
@@ -34,10 +35,17 @@ class StageTrainer(SFTTrainer):
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *args: Any, order: TrainingOrder, generation: Generation | None = None, **options: Any
+        self,
+        *args: Any,
+        order: TrainingOrder,
+        guard: NumbersGuard,
+        generation: Generation | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.order = order
+        self.guard = guard
+        guard.watch(self)
         self.generation = generation
         _train_in_fp32(self.model)
         self.model_accepts_loss_kwargs = True
@@ -61,11 +69,22 @@ class StageTrainer(SFTTrainer):
         the optimizer step, on all processes. Without it (an evaluation) over their number in this batch."""
         found: TokenLosses = model(**inputs, token_losses=True)
         count = found.losses.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = found.losses.sum() / torch.as_tensor(count).clamp(min=1)
+        total = found.losses.sum()
+        loss = total / torch.as_tensor(count).clamp(min=1)
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over them, not summed
+            self.guard.saw(loss, total, found.losses.numel())
         self._add_sums(found, inputs)
         return (loss, found) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **options: Any) -> Any:
+        """The passes of one optimizer step."""
+        self.guard.begin_step()
+        return super().get_batch_samples(*args, **options)
+
+    def _get_grad_norm(self, *args: Any, **options: Any) -> torch.Tensor | float | None:
+        """The last that is done before the optimizer's step."""
+        return self.guard.passed(super()._get_grad_norm(*args, **options))
 
     def _add_sums(self, found: TokenLosses, inputs: dict[str, Any]) -> None:
         by_row = found.sums_by_row(len(inputs["labels"]))
@@ -122,7 +141,7 @@ class StageTrainer(SFTTrainer):
         """The log has each metric once, under its own name; while training with the tokens so far and the
         share of labels that were the most likely token."""
         if "loss" in logs or "train_loss" in logs:
-            logs = {**logs, **self._token_metrics()}
+            logs = {**self.guard.numbers.fair(logs), **self._token_metrics()}
         twice = {f"eval_{name}" for name in logs if name.startswith(GENERATED)}
         super().log({name: value for name, value in logs.items() if name not in twice}, *args, **options)
 

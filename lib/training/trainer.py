@@ -13,13 +13,12 @@ from lib.settings import StageSettings
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
-    from trl import SFTTrainer
 
     from lib.data.encoded import EncodedRow
     from lib.data.prepare import PreparedData
     from lib.training.batches import BatchForm
     from lib.training.processes import Processes
-    from lib.training.stage_trainer import Generation
+    from lib.training.stage_trainer import Generation, StageTrainer
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class FitResult:
     peak_memory_bytes: int
     """Of the process that took most."""
     history: list[dict[str, float]] = field(repr=False)
+    notices: tuple[str, ...] = ()
+    """Steps that went wrong, and adapters without a gradient."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -82,6 +83,7 @@ def fit(
         best_metric=state.best_metric,
         peak_memory_bytes=max(processes.gather([peak_memory_bytes()])),
         history=state.log_history,
+        notices=trainer.guard.notices(output.global_step),
     )
 
 
@@ -95,13 +97,16 @@ def build_trainer(
     form: BatchForm,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
-) -> SFTTrainer:
+) -> StageTrainer:
     """The trainer on rows that are tokenised and masked already, gone through in this order; TRL prepares
     nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
+    from lib.training.bad_batches import BAD_BATCHES, BadBatches
     from lib.training.batches import training_dataset, validation_dataset
     from lib.training.embedding_noise import EmbeddingNoise
+    from lib.training.numbers import Numbers
+    from lib.training.numbers_guard import NumbersGuard
     from lib.training.progress import ProgressCallback
     from lib.training.stage_trainer import StageTrainer
 
@@ -116,6 +121,7 @@ def build_trainer(
         eval_dataset=validation_dataset(validation) if validation else None,
         data_collator=form.collator(tokenizer),
         order=data.order,
+        guard=NumbersGuard(Numbers(settings.training), BadBatches(settings.stage_dir / BAD_BATCHES, data)),
         generation=generation,
         processing_class=tokenizer,
         callbacks=[ProgressCallback(), *noise, *callbacks, *stopping],
@@ -125,7 +131,7 @@ def build_trainer(
     return trainer
 
 
-def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
+def _final_eval(trainer: StageTrainer) -> dict[str, float]:
     """Validation metrics of the weights that are kept; evaluated once more only if they never were."""
     kept = _kept_step(trainer)
     entries = [e for e in trainer.state.log_history if "eval_loss" in e and e["step"] == kept]
@@ -133,7 +139,7 @@ def _final_eval(trainer: SFTTrainer) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
-def _kept_step(trainer: SFTTrainer) -> int:
+def _kept_step(trainer: StageTrainer) -> int:
     state = trainer.state
     best = state.best_global_step if trainer.args.load_best_model_at_end else None
     return int(best or state.global_step)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from lib.files import read_json
 from lib.settings import Problems, TrainingSettings
 from lib.training.memory import GRADIENT_BUCKET
 
@@ -36,7 +36,7 @@ def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -
 
 def check_user_config(path: Path, training: TrainingSettings, processes: int) -> dict[str, Any]:
     """SFT_DEEPSPEED_CONFIG as a dict. Raises InputError naming every number that contradicts the stage."""
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(path)
     right = {
         "train_micro_batch_size_per_gpu": training.micro_batch,
         "gradient_accumulation_steps": training.grad_accum,
@@ -63,6 +63,14 @@ def check_user_config(path: Path, training: TrainingSettings, processes: int) ->
             value="3",
             expected="stage 0, 1 or 2: with a frozen base, stage 3 would only shuttle frozen weights about",
             remedy='write "stage": 2',
+        )
+    if stage == 0 and "skip" in (training.on_nan, training.on_spike):
+        problems.add(
+            where=str(path),
+            key="zero_optimization.stage",
+            value="0",
+            expected="stage 1 or 2: without ZeRO, DeepSpeed does its step before anybody can leave it out",
+            remedy='write "stage": 2, or set SFT_ON_NAN=stop and SFT_ON_SPIKE=warn',
         )
     problems.raise_if_any()
     return config

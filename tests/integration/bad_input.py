@@ -98,7 +98,7 @@ SETTINGS = (
 CONTENT = (
     Case("missing data file", ("absent.jsonl", "exists"), keys(SFT_DATASET_ID="./absent.jsonl")),
     Case("empty data set", ("spoilt.jsonl", "0 rows", "at least one row"), data([])),
-    Case("broken line", ("spoilt.jsonl:2", "JSON", "mend or remove the line"), broken_line),
+    Case("broken line", ("spoilt.jsonl:2", "JSON", "mend or remove it"), broken_line),
     Case("no usable row", ("spoilt.jsonl#0", "columns question", "messages"), data([{"question": "?"}] * 3)),
     Case(
         "every row masked",

@@ -1,31 +1,23 @@
 """`python infer.py`: the text that transformers generates, files that survive a kill, chats."""
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
-import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from model_distance import load
 from peft import PeftModel
+from plain_generation import generated
+from terminal import PATIENCE, chat
 from tiny_curriculum import Curriculum, rows, texts
 from tiny_model import make_model
-from transformers import AutoTokenizer, PreTrainedModel
 
 SAMPLED = ("--temperature", 1.5, "--seed", 5, "--max-new-tokens", 40, "--batch-size", 2)
-PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +47,6 @@ def conversation(row: dict[str, Any]) -> list[dict[str, str]]:
         return row["messages"]
     question = row.get("prompt") or "\n\n".join([row["instruction"], row["input"]])
     return [{"role": "user", "content": question}]
-
-
-def generated(model: PreTrainedModel, folder: Path, messages: list[dict[str, str]], **options: Any) -> str:
-    """What transformers generates by itself, one prompt at a time."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompt = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    with torch.no_grad():
-        output = model.generate(**prompt, do_sample=False, max_new_tokens=24, **options)
-    return tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def test_an_exported_model_answers_as_with_transformers(asked: Curriculum) -> None:
@@ -175,52 +156,6 @@ def test_wrong_input_is_refused_and_nothing_is_written(
     assert "Traceback" not in result.stderr
     assert [part for part in says if part not in result.stderr] == [], result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-class Terminal:
-    """A chat at the other end of a pseudo-terminal."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", descriptor: int) -> None:
-        self.process, self.descriptor, self.shown = process, descriptor, ""
-
-    def type(self, text: str) -> None:
-        os.write(self.descriptor, text.encode())
-
-    def until(self, text: str) -> str:
-        """What is shown next, as far as `text`."""
-        begun = time.monotonic()
-        while text not in self.shown:
-            assert time.monotonic() - begun < PATIENCE, self.shown
-            if select.select([self.descriptor], [], [], 0.2)[0]:
-                self.shown += readable(os.read(self.descriptor, 65536))
-        before, _, self.shown = self.shown.partition(text)
-        return before
-
-
-def readable(shown: bytes) -> str:
-    """Without what steers the terminal."""
-    return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|[\r\x07]", "", shown.decode(errors="replace"))
-
-
-def in_its_own_terminal() -> None:
-    """So that Ctrl-C becomes a signal."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def chat(curriculum: Curriculum, *arguments: object) -> Iterator[Terminal]:
-    ours, theirs = pty.openpty()
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = curriculum.infer.begun(*arguments, **streams, preexec_fn=in_its_own_terminal)
-    os.close(theirs)
-    try:
-        yield Terminal(process, ours)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 def test_a_chat_in_a_terminal(asked: Curriculum) -> None:

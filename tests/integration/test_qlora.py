@@ -9,7 +9,9 @@ import pytest
 import torch
 from model_distance import load, logits
 from peft import PeftModel
+from plain_generation import generated
 from safetensors.torch import load_file
+from terminal import PATIENCE, chat
 from tiny_curriculum import Curriculum, make_curriculum, texts
 from tiny_model import make_dense_model
 from torch.nn.functional import cross_entropy
@@ -173,6 +175,71 @@ def test_tensorboard_reads_the_same_numbers(qlora: Curriculum) -> None:
         assert written
     assert [event.step for event in events.Scalars("final/heldout_loss")] == [5]
     assert "settings/text_summary" in events.Tags()["tensors"]
+
+
+QUESTIONS = ("Write amber as json.", "日本語で答えてください。", "Write {'birch': 7} as toml.")
+
+
+def answers(curriculum: Curriculum, *arguments: object) -> list[str]:
+    """What infer.py answers to the questions."""
+    curriculum.write_rows("questions.jsonl", [{"prompt": question} for question in QUESTIONS])
+    line = ("--input", "questions.jsonl", "--output", "answers.jsonl", "--force", "--max-new-tokens", 24)
+    curriculum.infer.done(*arguments, *line)
+    written = (curriculum.folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(row)["answer"] for row in written]
+
+
+def plain_answers(curriculum: Curriculum, model: Any, stage: int) -> list[str]:
+    """What transformers generates with `model`, one question at a time."""
+    folder = curriculum.stage_dir(stage)
+    asked = ([{"role": "user", "content": question}] for question in QUESTIONS)
+    return [generated(model, folder, messages) for messages in asked]
+
+
+def test_a_stage_is_asked_in_four_bits(qlora: Curriculum) -> None:
+    """By its number and by its folder the same text as by plain transformers, bitsandbytes and PEFT."""
+    merged, folder = qlora.merged_base(2), qlora.stage_dir(2)
+    expected = plain_answers(qlora, PeftModel.from_pretrained(in_nf4(merged), folder), 2)
+    assert len(set(expected)) > 1
+    assert expected != plain_answers(qlora, PeftModel.from_pretrained(load(merged), folder), 2)
+    assert answers(qlora, "--stage", 2) == expected
+    assert answers(qlora, "--model", "out/lora_stage2", "--adapter") == expected
+
+
+@pytest.mark.slow
+def test_every_way_to_ask_a_stage_in_four_bits(qlora: Curriculum, base: Path, tmp_path: Path) -> None:
+    copy = qlora.copy_to(tmp_path / "copy")
+    first = PeftModel.from_pretrained(in_nf4(base), qlora.stage_dir(1))
+    expected = plain_answers(qlora, first, 1)
+    for arguments in (
+        ("--stage", 1),
+        ("--stage", 1, "--adapter"),
+        ("--model", "out/lora_stage1"),
+        ("--model", "out/lora_stage1", "--base", base),
+    ):
+        assert answers(copy, *arguments) == expected, arguments
+    copy.set(1, SFT_QUANTIZATION="none")  # the file changes its mind; the stage was trained as it was
+    assert answers(copy, "--stage", 1) == expected
+    unquantised = plain_answers(qlora, PeftModel.from_pretrained(load(base), qlora.stage_dir(1)), 1)
+    assert answers(copy, "--stage", 1, "--quantization", "none") == unquantised != expected
+    shutil.rmtree(copy.merged_base(2))
+    asking = ("--prompt", QUESTIONS[0], "--max-new-tokens", 24)
+    again = copy.infer("--model", "out/lora_stage2", *asking)
+    assert "merged into the unquantised weights, loaded as nf4 with double quantisation" in again.stderr
+    assert again.stdout == qlora.infer.done("--stage", 2, *asking)
+
+
+@pytest.mark.slow
+def test_a_chat_in_four_bits(qlora: Curriculum) -> None:
+    model = PeftModel.from_pretrained(in_nf4(qlora.merged_base(2)), qlora.stage_dir(2))
+    expected = plain_answers(qlora, model, 2)[0]
+    with chat(qlora, "--stage", 2, "--max-new-tokens", 24) as terminal:
+        assert "nothing is added to weights in four bits" in terminal.until("> ")
+        terminal.type(QUESTIONS[0] + "\n")
+        terminal.until("json.\n")
+        assert terminal.until("\n  (cut off after 24 tokens") == expected
+        terminal.type("/exit\n")
+        assert terminal.process.wait(timeout=PATIENCE) == 0
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ FILES = {
     "stage.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "tracking.json",
 }
 MERGED_FILES = {
     "chat_template.jinja",

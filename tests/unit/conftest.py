@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
+from lib.audit.audit import audit_rows
+from lib.audit.findings_file import keep_findings
 from lib.data.chat import ChatFormat
 from lib.data.prepare import PreparedData, prepare_rows
 from lib.data.rows import to_example
@@ -168,7 +170,9 @@ class Curriculum:
         return chat
 
     def prepared(self, stage: SurveyedStage) -> PreparedData:
-        return prepare_rows(stage.settings, self.chat(stage), earlier=replayed_stages(stage))
+        return prepare_rows(
+            stage.settings, self.chat(stage), earlier=replayed_stages(stage), clean=audit_rows
+        )
 
     @staticmethod
     def scored(
@@ -216,6 +220,7 @@ class Curriculum:
         folder = self.folder(number)
         scored = self.scored(number)
         record = self.record(stage, adapter, evaluation=scored)
+        keep_findings(stage.settings, self.prepared(stage).findings)
         keep_evaluation(folder, record, scored)
         finish_stage(folder, record)
         return record

@@ -17,10 +17,12 @@ ROOT = Path(__file__).parents[2]
 # Each folder (and the one module beside them) imports those to its left.
 ORDER = (
     "files", "settings", "failures", "data", "importing", "model", "training",
-    "evaluation", "lineage", "report", "tracking", "preflight", "inference", "commands",
+    "evaluation", "audit", "lineage", "report", "tracking", "preflight", "inference", "commands",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}
-LIGHT_FOLDERS = ("settings", "failures", "data", "importing", "lineage", "report", "preflight", "commands")
+LIGHT_FOLDERS = (
+    "settings", "failures", "data", "importing", "audit", "lineage", "report", "preflight", "commands",
+)  # fmt: skip
 JUNK_DRAWERS = ("utils", "common", "helpers", "manager", "util", "helper", "misc")
 ENTRIES = [path for path in (ROOT / name for name in ("train.py", "infer.py", "export.py")) if path.exists()]
 LIBRARY = sorted((ROOT / "lib").rglob("*.py"))

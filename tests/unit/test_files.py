@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.files import built_aside
+from lib.files import built_aside, links_inside, read_json, write_text
 
 
 def fill(folder: Path, text: str) -> None:
@@ -72,3 +72,44 @@ def test_a_link_leads_to_the_place_that_is_filled(tmp_path: Path) -> None:
         fill(folder, "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "disk" / "config.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("suffix", [".part", ".old"])
+def test_links_at_the_names_of_its_own_are_not_followed(suffix: str, tmp_path: Path) -> None:
+    fill(tmp_path / "precious", "kept")
+    (tmp_path / f"model{suffix}").symlink_to(tmp_path / "precious")
+    with built_aside(tmp_path / "model") as folder:
+        fill(folder, "new")
+    assert (tmp_path / "precious" / "config.json").read_text() == "kept"
+    assert (tmp_path / "model" / "config.json").read_text() == "new"
+    assert not (tmp_path / f"model{suffix}").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["stage.json", "stage.json.part"])
+def test_a_file_is_never_written_through_a_link(name: str, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    write_text(tmp_path / "stage.json", "new")
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert (tmp_path / "stage.json").read_text() == "new"
+    assert not (tmp_path / "stage.json").is_symlink()
+
+
+def test_links_inside_a_folder_are_found_and_not_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", "x")
+    (tmp_path / "elsewhere" / "deeper").symlink_to(tmp_path)
+    folder = tmp_path / "stage"
+    fill(folder, "x")
+    assert links_inside(folder) == []
+    (folder / "checkpoint-2").symlink_to(tmp_path / "elsewhere")
+    (folder / "gone.json").symlink_to(tmp_path / "nowhere")
+    assert links_inside(folder) == [folder / "checkpoint-2", folder / "gone.json"]
+    (tmp_path / "link").symlink_to(folder)
+    assert links_inside(tmp_path / "link") == [tmp_path / "link"]
+    assert links_inside(tmp_path / "nowhere") == []
+
+
+def test_json_nested_beyond_reason_is_a_value_error(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep.json")

@@ -4,6 +4,7 @@ docs/settings.md is generated from these classes (`python -m lib.settings.refere
 """
 
 from lib.settings.json_values import MixEntry
+from lib.settings.schema.audit import AuditSettings
 from lib.settings.schema.data import DataSettings
 from lib.settings.schema.evaluation import EvaluationSettings, TrackingSettings
 from lib.settings.schema.model import LoraSettings, ModelSettings
@@ -11,6 +12,7 @@ from lib.settings.schema.run import StageSettings
 from lib.settings.schema.training import TrainingSettings
 
 __all__ = [
+    "AuditSettings",
     "DataSettings",
     "EvaluationSettings",
     "LoraSettings",

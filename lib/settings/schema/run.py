@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.settings.keys import key
 from lib.settings.readers import LARGEST_SEED, flag, integer, path
+from lib.settings.schema.audit import AuditSettings
 from lib.settings.schema.data import DataSettings
 from lib.settings.schema.evaluation import EvaluationSettings, TrackingSettings
 from lib.settings.schema.model import LoraSettings, ModelSettings
@@ -27,8 +28,8 @@ class StageSettings:
         "SFT_STRICT",
         "0",
         flag(),
-        meaning="Whether a missing earlier adapter, a data set that fails to load and a broken mix "
-        "stop the run (1) or give a warning (0)",
+        meaning="Whether a missing earlier adapter, a data set that fails to load, a row that cannot be used "
+        "and a broken mix stop the run (1) or give a warning (0)",
     )
     seed: int = key(
         "SFT_SEED",
@@ -46,6 +47,7 @@ class StageSettings:
     model: ModelSettings
     lora: LoraSettings
     data: DataSettings
+    audit: AuditSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
     tracking: TrackingSettings

@@ -27,7 +27,7 @@ class TrainingSettings:
     epochs: float = key(
         "SFT_EPOCHS",
         "1",
-        number(above=0),
+        number(above=0, maximum=1_000_000),
         unit="epochs",
         known_as=("SFT_NUM_EPOCHS", "SFT_NUM_TRAIN_EPOCHS"),
         meaning="Passes over the mixed rows; SFT_MAX_STEPS, when set, decides instead",
@@ -172,6 +172,27 @@ class TrainingSettings:
         "0",
         number(minimum=0),
         meaning="Strength of NEFTune noise on the embeddings while training; 0: none",
+    )
+    on_nan: Literal["stop", "skip"] = key(
+        "SFT_ON_NAN",
+        "stop",
+        choice("stop", "skip"),
+        meaning="A step whose loss or gradient is not a number, infinite or exactly 0. stop: the run ends "
+        "before that step changes the weights; skip: the step is left out. Its rows are in bad_batches.jsonl",
+    )
+    on_spike: Literal["warn", "skip", "stop", "off"] = key(
+        "SFT_ON_SPIKE",
+        "warn",
+        choice("warn", "skip", "stop", "off"),
+        meaning="A step whose loss or gradient norm is far above those before it. warn: trained on and "
+        "said, its rows recorded; skip: left out; stop: the run ends before it; off: not looked for",
+    )
+    spike_deviations: float = key(
+        "SFT_SPIKE_DEVIATIONS",
+        "10",
+        number(above=0),
+        unit="robust standard deviations",
+        meaning="How far above the median of the last 64 steps is a spike (docs/reliability.md has the rule)",
     )
     zero_stage: Literal["2", "0"] = key(
         "SFT_ZERO_STAGE",

@@ -38,7 +38,7 @@ def test_an_import_needs_no_stage() -> None:
         (["--stage", "1", "--json"], "--json belongs to"),
         (["--stage", "1", "--nproc", "two"], "invalid int value"),
         (["--stage", "1", "--nonsense"], "unrecognized"),
-        (["--stage", "1", "--to", "x"], "--to belongs to --import-config"),
+        (["--stage", "1", "--to", "x"], "--to belongs to --import-config or --suggest"),
         (["--import-config", "x.yml", "--plan"], "--import-config goes with --to alone"),
     ],
 )

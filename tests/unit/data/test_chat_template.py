@@ -55,6 +55,23 @@ def test_a_broken_tokenizer_file_is_named(tokenizer_folder: Path) -> None:
         ChatFormat.load(tokenizer_folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", b"\xff{{ 1 }}"),
+        ("tokenizer_config.json", b"[" * 100_000),
+        ("tokenizer_config.json", b'{"bos_token": "\\ud800"}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "y"}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}'),
+        ("special_tokens_map.json", b"\xff"),
+    ],
+)
+def test_a_file_that_makes_no_tokenizer_is_named(name: str, content: bytes, tokenizer_folder: Path) -> None:
+    (tokenizer_folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"jinja|tokenizer_config|special_tokens"):
+        ChatFormat.load(tokenizer_folder)
+
+
 def test_an_unknown_template_lists_the_bundled_ones(tokenizer_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"alpaca, chatml[\s\S]*Did you mean chatml\?"):
         ChatFormat.load(tokenizer_folder, "chatlm")

@@ -5,6 +5,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lib.data import data_files
+from lib.data.broken_rows import BrokenRow
 from lib.data.data_files import files_of_split, fingerprint, read_file
 from lib.settings.errors import InputError
 
@@ -43,13 +45,33 @@ def test_csv_keeps_text_as_it_is(tmp_path: Path) -> None:
     ]
 
 
-def test_every_broken_line_is_named_and_the_rest_counted(tmp_path: Path) -> None:
+def test_a_broken_line_stands_in_its_place(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "fine"}\n\n' + '{"text": \n' * 7 + "[1]\n")
+    path.write_bytes(b'{"text": "fine"}\n\n{"text": \n[1]\n{"text": "\xff"}\n' + b"[" * 100_000 + b"\n{}\n")
+    fine, *broken, empty = read_file(path)
+    assert (fine, empty) == ({"text": "fine"}, {})
+    assert all(isinstance(row, BrokenRow) for row in broken)
+    assert [row.problem.where for row in broken] == [f"{path}:{line}" for line in (3, 4, 5, 6)]
+    said = " ".join(row.problem.expected for row in broken)
+    assert all(part in said for part in ("Expecting value", "JSON list", "not UTF-8", "nested too deeply"))
+    assert "SFT_STRICT=0 skips" in broken[0].problem.remedy
+
+
+def test_of_a_file_without_a_sound_line_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": \n' * 7 + "[1]\n")
     with pytest.raises(InputError) as caught:
         read_file(path)
-    assert [problem.where for problem in caught.value.problems[:5]] == [f"{path}:{n}" for n in range(3, 8)]
+    assert [problem.where for problem in caught.value.problems[:5]] == [f"{path}:{n}" for n in range(1, 6)]
     assert "8 broken lines in all" in str(caught.value)
+
+
+def test_csv_goes_on_after_a_broken_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('prompt,completion\na,b\nonly one\n\n"x"y,z\nc,d\n"open')
+    first, short, quoted, second, unclosed = read_file(path)
+    assert (first, second) == ({"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"})
+    assert [row.problem.where for row in (short, quoted, unclosed)] == [f"{path}:{n}" for n in (3, 5, 7)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +79,9 @@ def test_every_broken_line_is_named_and_the_rest_counted(tmp_path: Path) -> None
     [
         ("a.json", b'[{"a": 1},\n {"b" 2}]', ":2", "not valid JSON"),
         ("a.json", b'{"a": 1}', "", "list of objects"),
-        ("a.jsonl", b"\xff\xfe\n", "", "not UTF-8"),
+        ("a.jsonl", b"\xff\xfe\n", ":1", "not UTF-8"),
+        ("a.json", b"[" * 100_000, "", "nested too deeply"),
+        ("a.json", b"[" + b"1" * 5000 + b"]", "", "4300 digits"),
         ("a.csv", b"a,b\n1\n", ":2", "number of fields"),
         ("a.parquet", b"PAR1 garbage", "", "not a readable parquet"),
         ("a.parquet", b"", "", "not a readable parquet"),
@@ -111,3 +135,13 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert fingerprint([one]) != fingerprint([one, two])
     write_jsonl(two, ROWS[:1])
     assert fingerprint([one]) != fingerprint([two])
+
+
+def test_a_folder_of_everything_is_not_searched_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_files, "MOST_FILES", 20)
+    for number in range(21):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(InputError, match="more than 20 files"):
+        files_of_split(tmp_path, "train")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from math import floor
 from typing import Any
 
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from lib.data.realised import with_trained_rows
 from lib.data.replay import ReplayPool, ReplaySource
 from lib.data.rows import SourceRows, to_example
 from lib.data.schedule import Schedule
+from lib.data.upsampling import multiplier_of
 from lib.settings.errors import InputError
 from lib.settings.json_values import WHOLE_MIX
 
@@ -112,6 +114,30 @@ def test_draws_are_even_and_within_the_limit(mix: Mix) -> None:
         assert max(times) - min(times) <= 1
         # With rows as unit never more; a token amount may end within a row.
         assert mix.algebra.limit is None or max(times) <= mix.algebra.limit
+
+
+@settings(max_examples=120, deadline=None)
+@given(mixes())
+def test_rules_multiply_what_was_drawn_evenly_and_nothing_else(mix: Mix) -> None:
+    """Of each data set, the rows of one multiplier together; rows that the weights left out stay out."""
+    without, mixture = replace(mix, rules={}).planned(), mix.planned()
+    if mixture is None or without is None:
+        return
+    for source in mix.sources:
+        before, after = times_of(without, source), times_of(mixture, source)
+        groups: dict[float, list[str]] = {}
+        for row in source.examples:
+            if before.get(row.row_id):
+                groups.setdefault(multiplier_of(row, mix.rules), []).append(row.row_id)
+        assert {name for name, times in after.items() if times} <= {
+            name for g in groups.values() for name in g
+        }
+        for factor, names in groups.items():
+            if factor == 1.0:
+                assert all(after[name] == before[name] for name in names)
+                continue
+            assert sum(after[n] for n in names) == floor(factor * sum(before[n] for n in names) + 0.5)
+            assert max(after[n] for n in names) - min(after[n] for n in names) <= 1
 
 
 @settings(max_examples=120, deadline=None)

@@ -227,3 +227,17 @@ def test_the_ledger_is_plain_data(source_rows: MakeRows) -> None:
     ledger = plan_mixture([source_rows("A", 1.0, 4, task="t")], val_ratio=0.25, seed=1).ledger.to_json()
     assert ledger["sources"][0]["training"] == 3
     assert ledger["labels"][0]["value"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "key"),
+    [
+        ({"total_size": 10**25}, "SFT_DATASET_MIX_TOTAL_SIZE"),
+        ({"rules": {"toml": 1e300}}, "SFT_UPSAMPLE_RULES"),
+    ],
+)
+def test_more_draws_than_memory_holds_are_refused(
+    keywords: dict[str, Any], key: str, source_rows: MakeRows
+) -> None:
+    with pytest.raises(InputError, match=key):
+        plan_mixture([source_rows("A", 1.0, 10, type="toml")], val_ratio=0, seed=1, **keywords)

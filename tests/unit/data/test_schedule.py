@@ -87,3 +87,11 @@ def test_the_same_rows_in_the_same_steps_for_any_number_of_processes(processes: 
     for steps in range(one.steps + 1):
         assert one.times(steps) == many.times(steps)
     assert one.epoch(0) == many.epoch(0)
+
+
+def test_very_many_steps_are_counted_at_once() -> None:
+    """On two processes, with rows that fill up the batches: their number is right, none is far from even."""
+    schedule = Schedule(TrainingOrder(5, 1), 2, 1, 2, epochs=1, max_steps=10**11)
+    times = schedule.times()
+    assert sum(times.values()) == 4 * 10**11
+    assert max(times.values()) - min(times.values()) <= 2

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,3 +171,9 @@ def test_a_json_round_trip_of_unicode_keeps_the_text(tmp_path: Path) -> None:
     loaded = load_source(str(path), "train")
     assert loaded is not None
     assert loaded[0][0]["text"] == "レッドフォックス株式会社"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(InputError, match="a regular file"):
+        load_source(str(tmp_path / "rows.jsonl"), "train")

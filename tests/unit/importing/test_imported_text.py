@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.importing import import_config
-from lib.importing.stage_text import quoted
 from lib.settings import InputError
 from lib.settings.env_file import read_env_file
+from lib.settings.env_text import quoted
 
 AXOLOTL = """
 base_model: me/base

@@ -179,3 +179,11 @@ def test_a_new_folder_is_made_by_the_run_and_not_before(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     run(answers)
     assert len(lines(tmp_path / "new" / "er" / "out.jsonl")) == 7
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.journal.jsonl", "out.metrics.json"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_text("")
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    for anew in (False, True):
+        assert "symbolic link" in refusal(tmp_path, anew=anew)

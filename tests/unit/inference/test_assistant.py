@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.inference.assistant import check_system_prompt, load_chat, loaded
-from lib.inference.source import folder_source
+from lib.inference.folder_source import folder_source
 from lib.inference.wishes import Wishes
 from lib.settings import InputError
 

@@ -1,15 +1,22 @@
 """Which model a command line names: stages judged by content, adapters on their own base."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lib.inference.source import ModelSource, folder_source, stage_source
+from lib.inference.folder_source import folder_source
+from lib.inference.source import ModelSource, stage_source
+from lib.lineage.completion import finish_stage
+from lib.lineage.stage_batch import with_batch
+from lib.model.base import StageBase
 from lib.settings import InputError
+from lib.training.launch import World
 
 
 @pytest.fixture
@@ -147,3 +154,50 @@ def test_its_identity_follows_content(trained: Any, tmp_path: Path) -> None:
     one, two = (stage_source(trained.stages, number, []).identity() for number in (1, 2))
     assert one["adapter"] != two["adapter"]
     assert one["base"] != two["base"]
+
+
+@pytest.fixture
+def in_four_bits(curriculum: Any) -> Any:
+    """Two stages, trained on a base that was loaded as nf4."""
+    (curriculum.base / "model.safetensors").write_bytes(b"weights of the base")
+    base = StageBase(
+        str(curriculum.base), "", str(curriculum.base), False, False, 0.0, quantization="nf4-double"
+    )
+    for number in (1, 2):
+        curriculum.stage(number, SFT_QUANTIZATION="nf4-double")
+        stage = with_batch(curriculum.surveyed(number), World(1, 0))
+        finish_stage(curriculum.folder(number), curriculum.record(stage, base=base))
+    return curriculum
+
+
+def test_a_stage_is_loaded_as_it_was_trained(in_four_bits: Any) -> None:
+    """By its number, by its folder, on a base that is named, and when its file changes its mind."""
+    folder, base = in_four_bits.folder(2), str(in_four_bits.base)
+    for source in (
+        stage_source(in_four_bits.stages, 2, []),
+        folder_source(folder, ""),
+        folder_source(folder, base),
+    ):
+        assert source.base.quantization == "nf4-double"
+    in_four_bits.stage(2, SFT_QUANTIZATION="none")
+    asked = stage_source(in_four_bits.stages, 2, [])
+    assert asked.base.quantization == "nf4-double"
+    assert "used as it was trained" in asked.notices[0]
+    assert stage_source(in_four_bits.stages, 2, ["SFT_QUANTIZATION=nf4"]).base.quantization == "nf4"
+
+
+def test_another_quantisation_is_another_model(in_four_bits: Any) -> None:
+    source = stage_source(in_four_bits.stages, 2, [])
+    plain = source.asked_with(quantization="none")
+    assert plain.base.quantization == "none"
+    assert plain.identity()["base"] != source.identity()["base"]
+    assert source.asked_with() == source
+
+
+def test_four_bits_that_cannot_be_had(in_four_bits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = stage_source(in_four_bits.stages, 2, [])
+    stacked = replace(source, mode="stack")
+    assert "SFT_MERGE_MODE=stack" in refusal(stacked.asked_with)
+    assert stacked.asked_with(quantization="none").base.quantization == "none"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install bitsandbytes" in refusal(source.asked_with)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lib.evaluation.answers import Question
 from lib.inference.assistant import Assistant
-from lib.inference.streaming import AnswerStreamer, stream_answer
+from lib.inference.streaming import AnswerStreamer, show, stream_answer
 
 PROMPT = [4, 5, 6, 7]
 
@@ -73,3 +73,14 @@ def test_an_interrupted_answer_is_what_came_before(
     assert (answer.tokens, answer.stopped) == (3, False)
     assert whole.text.startswith(answer.text)
     assert capsys.readouterr().out == answer.text
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "written"), [(True, "\\x1b]0;x\\x07 にゃ\t\n"), (False, "\x1b]0;x\x07 にゃ\t\n")]
+)
+def test_a_terminal_gets_no_control_characters(
+    is_terminal: bool, written: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    show("\x1b]0;x\x07 にゃ\t\n")
+    assert capsys.readouterr().out == written

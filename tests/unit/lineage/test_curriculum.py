@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,27 @@ def test_a_base_that_was_just_downloaded_is_held_against_the_earlier_stages(
     assert with_base(stage, curriculum.stages, chosen=(2,), overrides=()) is stage
     with pytest.raises(InputError, match="the base model changed"):
         preconditions(stage)
+
+
+def test_another_base_for_one_run_is_that_of_the_earlier_stages_too(curriculum: Any) -> None:
+    """A stand-in given with --set to every stage in turn makes none stale; to one alone, the others."""
+    other = curriculum.root / "other"
+    shutil.copytree(curriculum.base, other)
+    (other / "model.safetensors").write_bytes(b"another model")
+    for number in (1, 2):
+        curriculum.stage(number)
+    given = [f"SFT_BASE_MODEL={other}"]
+    curriculum.train(1, overrides=given)
+    assert not curriculum.surveyed(2, overrides=given).stale_parents
+    assert "the base model changed" in curriculum.surveyed(2).stale_parents[1]
+    curriculum.train(1)
+    assert "the base model changed" in curriculum.surveyed(2, overrides=given).stale_parents[1]
+
+
+def test_another_output_folder_for_one_run_is_where_earlier_stages_lie(curriculum: Any) -> None:
+    for number in (1, 2):
+        curriculum.stage(number)
+    given = [f"SFT_OUT_LORA_DIR={curriculum.root}/elsewhere"]
+    first, second = curriculum.survey(2, overrides=given)
+    assert first.settings.stage_dir == curriculum.root / "elsewhere_stage1"
+    assert second.settings.stage_dir == curriculum.root / "elsewhere_stage2"

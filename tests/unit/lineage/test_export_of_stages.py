@@ -79,6 +79,16 @@ def test_force_replaces_models_and_nothing_else(trained: Any) -> None:
         (folder / name).unlink()
 
 
+def test_what_a_link_leads_to_is_not_replaced(trained: Any) -> None:
+    elsewhere: Path = trained.root / "elsewhere"
+    elsewhere.mkdir()
+    (trained.root / "model").symlink_to(elsewhere)
+    assert export(trained)  # an empty folder that the user names by a link
+    (elsewhere / "config.json").touch()
+    (problem,) = problems(trained, replace=True)
+    assert "not a link" in problem.expected
+
+
 @pytest.mark.parametrize("name", ["base", "out", "out/lora_stage1", "stages", ".", "../"])
 def test_the_curriculum_is_never_replaced(name: str, trained: Any) -> None:
     (trained.root / "config.json").touch()

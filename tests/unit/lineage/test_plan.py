@@ -145,6 +145,19 @@ def test_the_text_shows_mix_costs_and_where_settings_came_from(curriculum: Any) 
     assert text.index("SFT_LR") < text.index("SFT_SEED")
 
 
+def test_a_mix_in_tokens_shows_what_was_given_beside_what_was_asked_for(curriculum: Any) -> None:
+    curriculum.stage(1, SFT_MIX_UNIT="tokens", SFT_DATASET_MIX_TOTAL_SIZE=200)
+    plan = plan_of(curriculum, 1)
+    (line,) = plan.ledger["sources"]
+    assert line["requested"] == 200
+    assert abs(line["realised"] - 200) < 20
+    text = text_of(plan)
+    assert "mix, weights and requests in tokens" in text
+    assert f"200.0 {line['realised']:.0f}" in " ".join(text.split())
+    curriculum.stage(1)
+    assert "realised" not in text_of(plan_of(curriculum, 1))
+
+
 def test_a_measured_speed_beats_an_assumed_one(curriculum: Any) -> None:
     curriculum.stage(1)
     assert "assumed" in plan_of(curriculum, 1).estimates["time"].arithmetic

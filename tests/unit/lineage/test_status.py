@@ -6,27 +6,15 @@ import shutil
 import socket
 import subprocess
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib.lineage import file_hashes, fingerprint
 from lib.lineage.ancestry import WITHOUT_EFFECT
-from lib.lineage.obstacles import preconditions
-from lib.lineage.record import RECORD, RUNNING
+from lib.lineage.record import RUNNING
 from lib.settings import InputError
 from lib.settings.stage import KEYS
-
-
-@pytest.fixture
-def trained(curriculum: Any) -> Any:
-    """Three stages, all complete."""
-    for number in (1, 2, 3):
-        curriculum.stage(number)
-    for number in (1, 2, 3):
-        curriculum.train(number, adapter=f"adapter {number}".encode())
-    return curriculum
 
 
 def states(curriculum: Any, *chosen: int) -> list[str]:
@@ -228,41 +216,6 @@ def test_a_parent_that_appeared_later(curriculum: Any) -> None:
     curriculum.stage(1)
     curriculum.train(1)
     assert curriculum.surveyed(2).status.reasons == ("stage 1 was added",)
-
-
-def test_the_adapter_file_was_exchanged(trained: Any) -> None:
-    weights: Path = trained.folder(3) / "adapter_model.safetensors"
-    weights.write_bytes(b"someone else's")
-    (reason,) = trained.surveyed(3).status.reasons
-    assert "not the one that was recorded" in reason
-    weights.unlink()
-    assert trained.state(3) == "stale"
-
-
-def test_an_adapter_configuration_was_changed(trained: Any) -> None:
-    (trained.folder(1) / "adapter_config.json").write_text('{"lora_alpha": 64}')
-    first, second, _ = trained.survey()
-    assert first.status.reasons == ("its adapter_config.json is not the one that was recorded",)
-    assert second.status.reasons == ("stage 1 was retrained", "stage 1 is stale")
-
-
-def test_the_template_beside_the_adapter_was_changed(trained: Any) -> None:
-    (trained.folder(1) / "chat_template.jinja").write_text("{{ messages }}")
-    first, second, _ = trained.survey()
-    assert first.status.reasons == ("its chat_template.jinja is not the one that was recorded",)
-    assert second.status.reasons == ("stage 1 is stale",)
-
-
-def test_the_record_was_changed_by_hand(trained: Any) -> None:
-    path = trained.folder(1) / RECORD
-    path.write_text(path.read_text().replace('"gen_parse_rate": 0.5', '"gen_parse_rate": 0.9'))
-    assert trained.surveyed(1).status.reasons == ("its stage.json was changed by hand",)
-    path.write_text("{")
-    (reason,) = trained.surveyed(1).status.reasons
-    assert reason.startswith("its stage.json is damaged")
-    with pytest.raises(InputError, match=r"stage\.json is damaged") as caught:
-        preconditions(trained.surveyed(2))
-    assert len(caught.value.problems) == 1
 
 
 def test_what_is_run_now_answers_for_overrides_and_ancestors_do_not(trained: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lib.model.architecture import Architecture, read_architecture
+from lib.settings import InputError
 
 TinyModel = Callable[..., Path]
 Load = Callable[[Path], Any]
@@ -95,3 +96,24 @@ def test_gemma_ties_its_embeddings_without_saying_so(tmp_path: Path) -> None:
     for family, tied in (("gemma2", True), ("llama", False)):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **sizes}))
         assert read(tmp_path).tied is tied
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "64"},
+        {"num_hidden_layers": 10**12, "num_experts": 4, "mlp_only_layers": [0]},
+        {"num_attention_heads": 0},
+        {"vocab_size": None},
+        {"num_key_value_heads": [1]},
+        {"model_type": "qwen3", "intermediate_size": -1},
+    ],
+)
+def test_sizes_that_no_model_has_are_a_user_error(
+    change: dict[str, Any], tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    config = json.loads((tiny_model("qwen3") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=r"config\.json") as caught:
+        read_architecture(tmp_path)
+    assert caught.value.problems[0].key == "SFT_BASE_MODEL"

@@ -67,6 +67,7 @@ def ledger() -> dict[str, Any]:
             "weight": 1.0,
             "rows": 400,
             "validation": 20,
+            "training": 380,
             "requested": requested,
             "drawn": drawn,
             "upsampled": upsampled,
@@ -91,7 +92,10 @@ def ledger() -> dict[str, Any]:
             label("pack", "the only one", 1233),
         ],
         "labels_left_out": 0,
+        "base_size": 1000.0,
+        "drawn": 1000,
         "upsampled": 1233,
+        "replayed": 0,
         "encoded": {"rows": 1230, "tokens": 18000, "supervised": 6000},
     }
 

@@ -31,6 +31,15 @@ def test_every_chart_is_there_by_name() -> None:
     ]
 
 
+def test_a_mix_in_tokens_is_asked_for_and_given_in_tokens() -> None:
+    in_tokens = ledger() | {"unit": "supervised_tokens"}
+    for line in in_tokens["sources"]:
+        line["realised"] = line["requested"] + 4
+    figure = ledger_sources(in_tokens)
+    assert [trace.name for trace in figure.data] == ["supervised tokens asked for", "supervised tokens drawn"]
+    assert list(trace(figure, "supervised tokens drawn").x) == [337.3, 670.7]
+
+
 def test_charts_without_data_are_left_out() -> None:
     record = stage_record(1, scores={"before": {"metrics": {}}, "after": {"metrics": {}}})
     record["data"]["ledger"]["labels"] = []

@@ -133,3 +133,24 @@ def test_the_report_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     write_report(path, content)
     assert path.read_text(encoding="utf-8").endswith("</html>")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_next_stage_is_proposed_with_its_arithmetic_and_its_file() -> None:
+    text = html()
+    for part in (
+        "For the next stage",
+        "SFT_UPSAMPLE_RULES",
+        "(1 - 0.400) / (1 - 0.800) = 3.00",
+        "python train.py --suggest 3",
+        "# Stage 3, proposed from the scores of stage 2",
+    ):
+        assert part in text
+
+
+def test_a_mix_in_tokens_says_what_was_given() -> None:
+    record = stage_record(2)
+    record["data"]["ledger"] |= {"unit": "tokens"}
+    for line in record["data"]["ledger"]["sources"]:
+        line["realised"] = 98765.0
+    assert "98,765" in html(record)
+    assert "Asked for and given: before upsampling, in tokens." in html(record)

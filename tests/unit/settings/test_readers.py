@@ -84,3 +84,17 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_path_refuses(text: str) -> None:
     with pytest.raises(RefusedError):
         readers.path("a folder").parse(text)
+
+
+@pytest.mark.parametrize("given", ["x" * 300, "あ" * 100, "a/" * 1000 + "b"])
+def test_names_that_no_file_system_takes_are_refused(given: str) -> None:
+    for reader in (readers.path("a folder"), readers.local_or_named("a data set")):
+        with pytest.raises(RefusedError) as caught:
+            reader.parse(given)
+        assert "Shorten it" in caught.value.faults[0].remedy
+
+
+def test_a_number_of_steps_that_nobody_means_is_refused() -> None:
+    assert readers.integer(minimum=1).parse("0" * 20 + "999999999999") == 999_999_999_999
+    with pytest.raises(RefusedError, match="at most 12 digits"):
+        readers.integer(minimum=1).parse("1000000000000")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lib.lineage.completion import TENSORBOARD
+from lib.tracking.journal import Told
 from lib.tracking.protocol import NoTracker, Trackers
 from lib.tracking.tensorboard import TensorBoardTracker
 from lib.tracking.tracker import track
@@ -19,8 +20,8 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-def test_both_are_told(curriculum: Any, tmp_path: Path) -> None:
-    curriculum.stage(1, SFT_TENSORBOARD=1, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/store/mlflow.db")
+def test_both_are_told(curriculum: Any, new_store: Any) -> None:
+    curriculum.stage(1, SFT_TENSORBOARD=1, MLFLOW_TRACKING_URI=new_store.uri)
     stage = curriculum.surveyed(1)
     with track(stage, curriculum.prepared(stage), is_main=True) as tracker:
         assert tracker.run_id
@@ -34,8 +35,8 @@ def test_both_are_told(curriculum: Any, tmp_path: Path) -> None:
     assert "note" not in written
 
 
-def test_without_being_asked_for_there_are_none(curriculum: Any, tmp_path: Path) -> None:
-    curriculum.stage(1, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/store/mlflow.db")
+def test_without_being_asked_for_there_are_none(curriculum: Any, new_store: Any) -> None:
+    curriculum.stage(1, MLFLOW_TRACKING_URI=new_store.uri)
     stage = curriculum.surveyed(1)
     with track(stage, curriculum.prepared(stage), is_main=True) as tracker:
         tracker.metrics({"loss": 2.0}, step=1)
@@ -43,7 +44,7 @@ def test_without_being_asked_for_there_are_none(curriculum: Any, tmp_path: Path)
 
 
 def test_a_writer_that_breaks_warns_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tracker = TensorBoardTracker(tmp_path)
+    tracker = TensorBoardTracker(tmp_path, Told())
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -60,4 +61,4 @@ def test_a_writer_that_breaks_warns_once(tmp_path: Path, capsys: pytest.CaptureF
 def test_the_run_is_that_of_the_first(tmp_path: Path) -> None:
     first = NoTracker()
     first.run_id = "run"
-    assert Trackers(first, TensorBoardTracker(tmp_path)).run_id == "run"
+    assert Trackers(first, TensorBoardTracker(tmp_path, Told())).run_id == "run"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,15 +18,6 @@ from lib.tracking.tracker import track
 
 CANARY = "hf_canary0123456789"
 PASSWORD = "hunter2canary"
-
-
-@pytest.fixture(autouse=True)
-def no_run_is_left_open() -> Iterator[None]:
-    yield
-    import mlflow
-
-    while mlflow.active_run():
-        mlflow.end_run("KILLED")
 
 
 def with_store(stage: SurveyedStage, uri: str) -> SurveyedStage:
@@ -52,7 +43,7 @@ def history(store: Path, run_id: str, name: str) -> list[tuple[int, float]]:
 
 
 def test_a_run_with_all_that_belongs_in_it_and_no_secret(
-    curriculum: Any, monkeypatch: pytest.MonkeyPatch
+    curriculum: Any, new_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lib.tracking.callback import TrackingCallback
 
@@ -64,7 +55,7 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
     curriculum.train(1)
     curriculum.stage(2, MLFLOW_TRACKING_URI=address, **keys)
     surveyed = curriculum.surveyed(2, environ={**os.environ, "HF_TOKEN": CANARY})
-    store = curriculum.root / "store" / "mlflow.db"
+    store = new_store.path
     stage = with_store(surveyed, f"sqlite:///{store}")
     data = curriculum.prepared(stage)
     with track(stage, data, is_main=True) as tracker:
@@ -115,6 +106,9 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
 
     written = [path for path in store.parent.rglob("*") if path.is_file()]
     assert len(written) > 4
+    written += [path for path in curriculum.folder(2).rglob("*") if path.is_file()]
+    assert not list(curriculum.folder(2).glob("tracking-*.jsonl"))
+    assert json.loads((curriculum.folder(2) / "tracking.json").read_text())["run_id"] == run_id
     for path in written:
         content = path.read_bytes()
         assert CANARY.encode() not in content, path
@@ -138,31 +132,17 @@ def test_a_store_that_cannot_be_had_only_warns(
     blocker.touch()
     for uri in (f"sqlite:///{blocker}/mlflow.db", f"http://me:{PASSWORD}@127.0.0.1:9", "nonsense://x"):
         with track(with_store(stage, uri), data, is_main=True) as tracker:
-            assert isinstance(tracker, NoTracker)
             tracker.metrics({"loss": 1.0}, step=1)
+            assert tracker.run_id == ""
             tracker.results(curriculum.record(stage), [], [])
         warning = capsys.readouterr().err
+        (kept,) = stage.settings.stage_dir.glob("tracking-*.jsonl")
+        assert f"kept in {kept}" in warning
+        assert PASSWORD not in kept.read_text()
+        shutil.rmtree(stage.settings.stage_dir)
         assert warning.count("[WARNING] MLflow: ") == 1
         assert "Training goes on" in warning
         assert PASSWORD not in warning
-
-
-def test_a_store_that_breaks_on_the_way_warns_once(
-    curriculum: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    from lib.tracking.mlflow_tracker import MlflowTracker
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(mlflow, "log_metrics", full)
-    tracker = MlflowTracker("run")
-    for step in range(3):
-        tracker.metrics({"loss": 1.0}, step=step)
-    assert tracker._quietly.failures == 3
-    assert capsys.readouterr().err.count("No space left") == 1
 
 
 def test_other_ranks_track_nothing(curriculum: Any) -> None:

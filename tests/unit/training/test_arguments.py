@@ -42,6 +42,9 @@ ELSEWHERE = {
     "deepspeed_config",
     "global_batch",
     "zero_stage",
+    "on_nan",
+    "on_spike",
+    "spike_deviations",
 }
 
 

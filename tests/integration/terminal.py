@@ -1,0 +1,64 @@
+"""A chat with infer.py in a terminal of its own."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tiny_curriculum import Curriculum
+
+PATIENCE = 120.0
+"""Seconds."""
+
+
+class Terminal:
+    """A chat at the other end of a pseudo-terminal."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", descriptor: int) -> None:
+        self.process, self.descriptor, self.shown = process, descriptor, ""
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def until(self, text: str) -> str:
+        """What is shown next, as far as `text`."""
+        begun = time.monotonic()
+        while text not in self.shown:
+            assert time.monotonic() - begun < PATIENCE, self.shown
+            if select.select([self.descriptor], [], [], 0.2)[0]:
+                self.shown += readable(os.read(self.descriptor, 65536))
+        before, _, self.shown = self.shown.partition(text)
+        return before
+
+
+def readable(shown: bytes) -> str:
+    """Without what steers the terminal."""
+    return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|[\r\x07]", "", shown.decode(errors="replace"))
+
+
+def in_its_own_terminal() -> None:
+    """So that Ctrl-C becomes a signal."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def chat(curriculum: Curriculum, *arguments: object) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = curriculum.infer.begun(*arguments, **streams, preexec_fn=in_its_own_terminal)
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
