@@ -156,9 +156,10 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
+    from lib.training.peak_memory import peak_memory_bytes
     from lib.training.processes import Processes
     from lib.training.quiet import quiet_libraries
-    from lib.training.trainer import build_trainer, peak_memory_bytes
+    from lib.training.trainer import build_trainer
 
     quiet_libraries()
     world = plan_world(None)

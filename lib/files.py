@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 # File systems that know no locks on folders: two at once are then not noticed.
 WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL})
+# No space, no quota left, and a file larger than this process may write.
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+LOCK_TRIES, LOCK_PAUSE = 10, 0.05
 
 
 def read_json(path: Path) -> Any:
@@ -65,7 +69,7 @@ def built_aside(destination: Path) -> Iterator[Path]:
     one. Raises BlockingIOError when another process is building the same folder.
     """
     destination = destination.resolve()
-    aside, former = (destination.with_name(destination.name + suffix) for suffix in (".part", ".old"))
+    aside, former = aside_of(destination), destination.with_name(destination.name + ".old")
     destination.parent.mkdir(parents=True, exist_ok=True)
     for own in (aside, former):
         if own.is_symlink():  # what it leads to is not ours to empty
@@ -75,10 +79,79 @@ def built_aside(destination: Path) -> Iterator[Path]:
             os.replace(former, destination)
         shutil.rmtree(former, ignore_errors=True)
         yield aside
-        _sync(aside)
+        sync(aside)
         _exchange(aside, destination, former)
-        _sync(destination.parent)
+        sync(destination.parent)
     shutil.rmtree(former, ignore_errors=True)
+
+
+def aside_of(destination: Path) -> Path:
+    """Where `built_aside` builds it: other processes may help to fill it."""
+    destination = destination.resolve()
+    return destination.with_name(destination.name + ".part")
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that must not be seen half deleted: it is renamed first. `finish_changes` deletes what
+    a killed process left of it."""
+    if folder.is_symlink():  # what it leads to is not ours
+        folder.unlink()
+        return
+    doomed = folder.with_name(folder.name + ".removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def finish_changes(parent: Path, pattern: str) -> None:
+    """Put right what processes were killed at while they built or removed folders in `parent` whose names
+    match `pattern`. Nobody may be at it."""
+    for former in parent.glob(pattern + ".old"):
+        if not former.with_suffix("").exists():  # killed between the two renames of `built_aside`
+            os.replace(former, former.with_suffix(""))
+    for suffix in (".part", ".old", ".removed"):
+        for left in parent.glob(pattern + suffix):
+            shutil.rmtree(left)
+
+
+@contextmanager
+def held_file(path: Path, note: str) -> Iterator[None]:
+    """`path` with `note` in it, locked while the block lasts and then deleted. A dead process holds no lock:
+    what it left is taken over. Raises BlockingIOError when a living one has it."""
+    with ExitStack() as stack:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        stack.callback(os.close, descriptor)
+        _lock_patiently(descriptor)
+        if not _is_at(descriptor, path):  # its holder was just deleting it
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
+        stack.callback(path.unlink, missing_ok=True)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, note.encode())
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process has `path` by `held_file`. False where the file system knows no locks."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        _lock(descriptor, fcntl.LOCK_SH)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock_patiently(descriptor: int) -> None:
+    """Somebody may be looking whether it is held, which takes a moment."""
+    for _ in range(LOCK_TRIES - 1):
+        with suppress(BlockingIOError):
+            return _lock(descriptor)
+        time.sleep(LOCK_PAUSE)
+    return _lock(descriptor)
 
 
 @contextmanager
@@ -108,10 +181,10 @@ def _remove_unless_held(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> None:
     """Raises BlockingIOError when another process has the lock."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
@@ -136,9 +209,9 @@ def _exchange(new: Path, destination: Path, former: Path) -> None:
         raise
 
 
-def _sync(folder: Path) -> None:
-    """The names in a folder, on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """The content of a file, or the names in a folder, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -29,6 +29,11 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
     )
     add("--force", action="store_true", help="run stages again that are complete and up to date")
     add(
+        "--restart",
+        action="store_true",
+        help="begin interrupted stages anew instead of going on where they stood",
+    )
+    add(
         "--evaluate-only",
         action="store_true",
         help="score finished stages again, without training; stage 0 is the untouched base",
@@ -83,8 +88,8 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         return options
     if not (options.status or options.stage):
         parser.error("say which stage: --stage N, --stage 1-3 or --stage all (or ask for --status)")
-    if options.evaluate_only and (options.plan or options.force):
-        parser.error("--evaluate-only goes with neither --plan nor --force")
+    if options.evaluate_only and (options.plan or options.force or options.restart):
+        parser.error("--evaluate-only goes with none of --plan, --force and --restart")
     if options.fast and not options.check:
         parser.error("--fast belongs to --check")
     if options.check and (options.plan or options.force or options.evaluate_only or options.status):
@@ -243,5 +248,5 @@ def worker_command(options: argparse.Namespace, stage: int) -> list[str]:
     """The command of one worker process: this stage alone, whatever its state."""
     script = str(Path(sys.argv[0]).resolve())
     overrides = [text for override in options.set for text in ("--set", override)]
-    how = "--evaluate-only" if options.evaluate_only else "--force"
-    return [script, "--stage", str(stage), "--stages-dir", str(options.stages_dir), *overrides, how]
+    how = ["--evaluate-only"] if options.evaluate_only else ["--force", *["--restart"] * options.restart]
+    return [script, "--stage", str(stage), "--stages-dir", str(options.stages_dir), *overrides, *how]

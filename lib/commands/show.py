@@ -86,7 +86,8 @@ def _show_plan(
     )
     plan = make_plan(
         stage, planned, world,
-        runs_before=runs_before, forced=options.force, chat=chat, audited=options.audit,
+        runs_before=runs_before, forced=options.force, restart=options.restart, chat=chat,
+        audited=options.audit,
     )  # fmt: skip
     if not options.json:
         print_plan(plan, console)

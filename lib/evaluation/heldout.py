@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.evaluation.decoding import end_tokens
 from lib.evaluation.evaluation_set import EvaluationSet
 from lib.evaluation.generation import GenerationLimits, generate_answers, token_loss
+from lib.evaluation.kept import kept_result
 from lib.evaluation.scores import sample_table, score
 from lib.files import write_json
 
@@ -48,7 +49,12 @@ class Evaluator:
         chat: ChatFormat,
         settings: StageSettings,
         processes: Processes | None = None,
+        *,
+        run: Mapping[str, str] | None = None,
     ) -> None:
+        """`run` is what decides the weights that are evaluated before and after training: with it, finished
+        evaluations of an unfinished stage are kept."""
+        self.run = run
         self.tokenizer = tokenizer
         self.chat = chat
         self.options = settings.evaluation
@@ -80,18 +86,27 @@ class Evaluator:
     def before(self, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
         """The same before training, where SFT_GEN_EVAL_BEFORE asks for it: a new adapter changes nothing
         yet, so these are the scores of the stage's base."""
-        return self(model, rows) if self.options.before else NOTHING
+        return self.once("before", model, rows) if self.options.before else NOTHING
 
-    def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int], dict[str, float]]:
-        """For the trainer: called at every evaluation with model and step, it answers with metrics and leaves
-        `gen_metrics_step{S}.json`. Only every SFT_GEN_EVAL_EVERY-th call generates.
+    def once(self, when: str, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
+        """The same, and not again when this run is taken up later."""
+        if self.run is None:
+            return self(model, rows)
+        budgets = [self.options.token_budget, self.options.time_budget]
+        key = [when, dict(self.run), asdict(rows), budgets]
+        main = self.processes is None or self.processes.is_main
+        found = kept_result(self.folder, key, lambda: asdict(self(model, rows)), writes=main)
+        found["intervals"] = {name: (low, high) for name, (low, high) in found["intervals"].items()}
+        return Evaluation(**found)
+
+    def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int, int], dict[str, float]]:
+        """For the trainer: called at every evaluation with model, step and number of the evaluation, it
+        answers with metrics and leaves `gen_metrics_step{S}.json`. Only every SFT_GEN_EVAL_EVERY-th
+        generates.
         """
-        calls = 0
 
-        def evaluate(model: PreTrainedModel, step: int) -> dict[str, float]:
-            nonlocal calls
-            calls += 1
-            if not rows.examples or not self.options.every or calls % self.options.every:
+        def evaluate(model: PreTrainedModel, step: int, number: int) -> dict[str, float]:
+            if not rows.examples or not self.options.every or number % self.options.every:
                 return {}
             evaluation = self(model, rows)
             if self.processes is None or self.processes.is_main:

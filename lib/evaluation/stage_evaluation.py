@@ -84,14 +84,14 @@ def evaluate_stage(
     return StageEvaluation(
         own,
         before,
-        evaluator(model, own),
+        evaluator.once("after", model, own),
         tuple(
             Retained(
                 stage.rows.stage,
                 stage.rows.task,
                 stage.rows.headline,
                 stage.score,
-                evaluator(model, stage.rows),
+                evaluator.once("after", model, stage.rows),
             )
             for stage in earlier
         ),

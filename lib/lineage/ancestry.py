@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from lib.lineage.fingerprint import (
     template_fingerprint,
     tokenizer_fingerprint,
 )
-from lib.lineage.record import RUNNING, StageRecord, intact_record
+from lib.lineage.record import StageRecord, intact_record
 from lib.lineage.versions import decisive_versions
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import base_folder
@@ -234,9 +231,7 @@ def stale_reasons(
     settings that come from the environment or `--set`, then or now, are left out: they belong to one
     run, and nobody repeats those of stage 1 when stage 2 is run.
     """
-    found = _differences(record.identity, current)
-    # A key that came later has a default that does as before.
-    found = [entry for entry in found if entry[0] in record.settings or origins.get(entry[0]) != "default"]
+    found = _without_later_keys(_differences(record.identity, current), record.settings, origins)
     if not as_run_now:
         passing = {
             key for given in (record.origins, origins) for key, origin in given.items() if origin in PASSING
@@ -252,7 +247,23 @@ def stale_reasons(
     return [_reason(key, old, new) for key, old, new in found]
 
 
-def _differences(recorded: Mapping[str, str], current: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def run_changes(
+    begun: Mapping[str, str], current: Mapping[str, str], origins: Mapping[str, str]
+) -> dict[str, str]:
+    """By what an interrupted run differs from the present one: key to what became of it."""
+    found = _without_later_keys(_differences(begun, current), begun, origins)
+    return {key: _reason(key, old, new) for key, old, new in found}
+
+
+Found = list[tuple[str, str, str]]
+
+
+def _without_later_keys(found: Found, known: Collection[str], origins: Mapping[str, str]) -> Found:
+    """A key that came later has a default that does as before."""
+    return [entry for entry in found if entry[0] in known or origins.get(entry[0]) != "default"]
+
+
+def _differences(recorded: Mapping[str, str], current: Mapping[str, str]) -> Found:
     """What differs, the base seen as closely as both sides allow; what lies in its folder is compared only
     where both had the folder."""
     views = [view for view in BASE_VIEWS if view in recorded and view in current]
@@ -270,21 +281,3 @@ def _reason(key: str, old: object, new: object) -> str:
         return f"{key} {'was added' if old is None else 'is no longer used' if new is None else 'changed'}"
     shown_old, shown_new = (str(value)[:60] if value not in (None, "") else "unset" for value in (old, new))
     return f"{key} changed from {shown_old} to {shown_new}"
-
-
-def running_elsewhere(stage_dir: Path) -> int | None:
-    """Process id of a live run of this stage on this machine, None when there is none."""
-    try:
-        note = json.loads((stage_dir / RUNNING).read_text(encoding="utf-8"))
-        pid = int(note["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if note.get("host") != socket.gethostname() or pid == os.getpid():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return pid
-    return pid

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from lib.audit.findings_file import AUDIT
 from lib.data.chat_contract import chat_contract
 from lib.evaluation.evaluation_set import EVALUATION_SET
-from lib.files import write_json, write_text
+from lib.evaluation.kept import forget_results
+from lib.files import sync, write_json, write_text
 from lib.lineage.card import model_card
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.file_hashes import file_sha256
-from lib.lineage.record import RECORD, REPORT, RUNNING, TRACKING, StageRecord, versions, write_record
+from lib.lineage.record import RECORD, REPORT, TRACKING, StageRecord, versions, write_record
+from lib.lineage.resumption import Progress, find_progress
+from lib.lineage.trained import TRAINED
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
 from lib.training.bad_batches import BAD_BATCHES
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from lib.evaluation.stage_evaluation import StageEvaluation
     from lib.model.adapter import Census
     from lib.model.base import StageBase
+    from lib.training.checkpoints import Checkpoints
     from lib.training.processes import Processes
     from lib.training.trainer import FitResult
 
@@ -40,28 +40,29 @@ TENSORBOARD = "tensorboard"
 NOT_RECORDED = frozenset({"MLFLOW_TRACKING_URI"})
 
 
-@contextmanager
-def open_stage(stage: SurveyedStage, processes: Processes) -> Iterator[None]:
-    """The stage's folder, marked as running while the block lasts.
+def open_stage(
+    stage: SurveyedStage, fingerprint: Mapping[str, str], processes: Processes, *, restart: bool
+) -> Progress:
+    """The stage's folder, ready to be trained in: what an interrupted run of the same `fingerprint` saved is
+    gone on with, anything else that earlier runs left is taken away. Only files that a stage itself leaves
+    are touched. Raises InputError as `find_progress` does."""
+    goes_back = processes.arguments.load_best_model_at_end
+    found = []
+    if processes.is_main:
+        progress = find_progress(stage, fingerprint, goes_back=goes_back, restart=restart)
+        if progress.anew:
+            _begin(stage.settings.stage_dir, progress.checkpoints)
+        found = [progress]
+    return processes.gather(found)[0]
 
-    What marks an earlier run of this stage as complete is taken away first; only files that a stage
-    itself leaves are touched.
-    """
-    folder = stage.settings.stage_dir
-    processes.on_main(_begin, folder)
-    try:
-        yield
-    finally:
-        if processes.is_main:
-            (folder / RUNNING).unlink(missing_ok=True)
 
-
-def _begin(folder: Path) -> None:
+def _begin(folder: Path, checkpoints: Checkpoints) -> None:
+    """In this order: a kill in the middle leaves a complete stage, or one of which nothing is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
-    (folder / TRACKING).unlink(missing_ok=True)
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    checkpoints.remove_all()
+    for name in (TRAINED, RECORD, TRACKING):
+        (folder / name).unlink(missing_ok=True)
+    forget_results(folder)
     if (folder / TENSORBOARD).is_dir():
         shutil.rmtree(folder / TENSORBOARD)  # a second run's curves would be drawn over the first's
     for left in (
@@ -71,8 +72,6 @@ def _begin(folder: Path) -> None:
         folder / AUDIT,
     ):
         left.unlink(missing_ok=True)
-    note = {"pid": os.getpid(), "host": socket.gethostname()}
-    (folder / RUNNING).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 
 def make_record(
@@ -158,7 +157,11 @@ def stage_files(stage_dir: Path) -> list[Path]:
 def finish_stage(stage_dir: Path, record: StageRecord) -> None:
     """Write the model card and, last and atomically, `stage.json`; say what came out."""
     write_text(stage_dir / "README.md", model_card(record, stage_dir))
+    for name in record.files:
+        sync(stage_dir / name)
     write_record(stage_dir, record)
+    (stage_dir / TRAINED).unlink(missing_ok=True)
+    forget_results(stage_dir)
     for line in summary(record, stage_dir):
         print(line, flush=True)
 

@@ -7,26 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib.files import links_inside
-from lib.lineage.ancestry import running_elsewhere
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.packages import package_problems
+from lib.lineage.resumption import resumption_problems
+from lib.lineage.stage_lock import running_problems
 from lib.model.foreign_code import has_pickled_adapter, pickled_adapter, pickled_model, pickled_weights
 from lib.settings import InputError, Problem, StageSettings
 
 
-def preconditions(stage: SurveyedStage) -> list[str]:
+def preconditions(stage: SurveyedStage, *, restart: bool = False) -> list[str]:
     """Notices about what lies under and around a stage that is about to run.
 
-    Raises InputError when its folder cannot be written and, for a strict stage, when an ancestor is
-    missing or stale: nothing is trained on a base that is not what the curriculum says.
+    Raises InputError when its folder cannot be written, when it holds an interrupted run of something else
+    (unless `restart` gives that up) and, for a strict stage, when an ancestor is missing or stale: nothing is
+    trained on a base that is not what the curriculum says.
     """
-    problems, notices = obstacles(stage)
+    problems, notices = obstacles(stage, restart=restart)
     if problems:
         raise InputError(problems)
     return notices
 
 
-def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple[list[Problem], list[str]]:
+def obstacles(
+    stage: SurveyedStage, *, runs_before: Sequence[int] = (), restart: bool = False
+) -> tuple[list[Problem], list[str]]:
     """What keeps a stage from running, and what is only worth a notice.
 
     `runs_before` are earlier stages that the same command trains first: they will be in order by then.
@@ -45,7 +49,8 @@ def obstacles(stage: SurveyedStage, *, runs_before: Sequence[int] = ()) -> tuple
         *package_problems(settings),
         *unwritable_problems(settings),
         *link_problems(settings),
-        *_running_problems(settings),
+        *running_problems(settings),
+        *([] if restart or runs_before else resumption_problems(stage)),
     ]
     if settings.strict:
         problems += [
@@ -131,21 +136,6 @@ def _gate_problems(settings: StageSettings, failed: Mapping[int, tuple[str, ...]
             "or accept the loss by lowering its SFT_RETENTION_MIN",
         )
         for number, why in failed.items()
-    ]
-
-
-def _running_problems(settings: StageSettings) -> list[Problem]:
-    pid = running_elsewhere(settings.stage_dir)
-    if pid is None:
-        return []
-    return [
-        Problem(
-            where=str(settings.stage_dir),
-            key=f"stage {settings.stage}",
-            value=f"process {pid} is training it",
-            expected="one run of a stage at a time",
-            remedy=f"wait for it or stop it (kill {pid}), or choose another SFT_OUT_LORA_DIR",
-        )
     ]
 
 

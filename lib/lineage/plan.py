@@ -18,6 +18,7 @@ from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
 from lib.lineage.obstacles import obstacles
 from lib.lineage.record import intact_record
+from lib.lineage.resumption import begun_run, resumption_problems
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.merge import find_merged
@@ -38,6 +39,8 @@ class StagePlan:
     state: str
     reasons: tuple[str, ...]
     will_run: bool
+    goes_on_from: str
+    """Where an interrupted run is taken up; empty: it begins at the first step."""
     output: str
     values: dict[str, str]
     origins: dict[str, str]
@@ -67,6 +70,7 @@ def make_plan(
     *,
     runs_before: tuple[int, ...],
     forced: bool,
+    restart: bool = False,
     chat: ChatFormat | None = None,
     audited: bool = False,
 ) -> StagePlan:
@@ -77,7 +81,8 @@ def make_plan(
     folder = base_folder(settings.model)
     architecture = read_architecture(folder) if folder else None
     load = workload(settings, ledger, world.processes) if ledger else None
-    problems, notices = obstacles(stage, runs_before=runs_before)
+    problems, notices = obstacles(stage, runs_before=runs_before, restart=restart)
+    begun = None if restart or resumption_problems(stage) else begun_run(stage)
     broken, changes = check_contract(stage, chat, runs_before=runs_before) if chat else ([], [])
     return StagePlan(
         stage=settings.stage,
@@ -85,6 +90,7 @@ def make_plan(
         state=stage.status.state,
         reasons=stage.status.reasons,
         will_run=forced or stage.status.state != "complete" or bool(runs_before),
+        goes_on_from=begun.where if begun else "",
         output=str(settings.stage_dir),
         values=dict(settings.values),
         origins=dict(settings.origins),
@@ -183,7 +189,8 @@ def _estimates(
     settings = stage.settings
     trainable = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     steps = planned_steps(load)
-    checkpoints = min(settings.training.save_total_limit, max(steps // settings.training.save_steps, 1))
+    # The best ones, the last, and the one that is being written.
+    checkpoints = min(settings.training.save_total_limit + 2, max(steps // settings.training.save_steps, 1))
     return {
         "memory": memory(_largest_pass(stage, architecture, ledger, world)),
         "disk": disk(

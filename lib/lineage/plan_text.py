@@ -21,6 +21,8 @@ def print_plan(plan: StagePlan, console: Console) -> None:
     """Print one stage: state, base and parents, mix, labels, costs, settings that were set, notices."""
     verdict = "will run" if plan.will_run else "up to date, will be left alone"
     console.print(f"\n[bold]Stage {plan.stage}[/]  {escape(plan.file)}  ({plan.state}: {verdict})")
+    if plan.goes_on_from:
+        console.print(f"  goes on where it was interrupted: {plan.goes_on_from} (--restart begins anew)")
     for reason in plan.reasons:
         console.print(f"  stale: {escape(reason)}")
     _print_lineage(plan, console)

@@ -19,6 +19,7 @@ RECORD = "stage.json"
 REPORT = "report.html"
 SCHEMA = 3
 RUNNING = "running.json"
+"""Locked by the run that trains the stage."""
 TRACKING = "tracking.json"
 """The tracker's own: which run of it the stage is. It goes with a run, also over interruptions."""
 LIBRARIES = (

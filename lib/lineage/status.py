@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lib.lineage.ancestry import Chain, running_elsewhere, stale_reasons
+from lib.lineage.ancestry import Chain, stale_reasons
 from lib.lineage.file_hashes import file_sha256
 from lib.lineage.gate import gate_failures
 from lib.lineage.record import RECORD, StageRecord, read_record
+from lib.lineage.stage_lock import running_elsewhere
+from lib.lineage.trained import read_trained
 from lib.lineage.versions import version_notice
 from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.settings import StageSettings
+from lib.training.checkpoints import latest_outline
 
 # Shown when present, in this order, after the headline metric.
 SCORES = ("heldout_loss", "gen_parse_rate", "gen_end_stop_rate")
@@ -68,7 +71,7 @@ def stage_status(
     """
     folder = settings.stage_dir
     record = read_record(folder)
-    if record is None and (folder / RECORD).exists() and running_elsewhere(folder) is None:
+    if record is None and (folder / RECORD).exists() and not running_elsewhere(folder):
         reason = f"its {RECORD} is damaged, or of another version of this trainer"
         return StageStatus(settings.stage, "stale", (reason,), "", {}, str(folder))
     if record is None:
@@ -117,21 +120,15 @@ def _base_remark(chain: Chain) -> str:
 
 def _unfinished(settings: StageSettings) -> tuple[str, str]:
     folder = settings.stage_dir
-    pid = running_elsewhere(folder)
-    if pid is not None:
-        return "running", f"process {pid}"
+    who = running_elsewhere(folder)
+    if who:
+        return "running", who
     if not folder.exists():
         return "missing", ""
-    steps = [
-        int(path.name.removeprefix("checkpoint-"))
-        for path in folder.glob("checkpoint-*")
-        if _numbered(path.name)
-    ]
-    return "interrupted", f"at step {max(steps)}" if steps else "before its first checkpoint"
-
-
-def _numbered(name: str) -> bool:
-    return name.removeprefix("checkpoint-").isdigit()
+    trained, newest = read_trained(folder), latest_outline(folder)
+    if trained:
+        return "interrupted", f"at step {trained.step}, trained and not evaluated"
+    return "interrupted", f"at step {newest.step}" if newest else "before its first checkpoint"
 
 
 def _summary(record: StageRecord) -> str:

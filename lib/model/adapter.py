@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import read_json, write_text
+from lib.files import read_json, sync, write_text
 from lib.model.base import StageBase
 from lib.model.foreign_code import check_adapter_kind
 from lib.model.quantization import few_quantized, is_quantized, weights_in
@@ -191,9 +191,21 @@ def save_adapter(
     temporary.unlink(missing_ok=True)
     save_file(saved, temporary, metadata={"format": "pt"})
     temporary.chmod(0o644)  # safetensors writes for the owner alone
+    sync(temporary)
     os.replace(temporary, folder / ADAPTER_WEIGHTS)
     save_config(model, folder, base.path)
     tokenizer.save_pretrained(folder)
+
+
+def load_trained(model: PeftModel, settings: StageSettings) -> None:
+    """Give the new adapter of `model` the weights that `save_adapter` left in the stage's folder."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(settings.stage_dir / ADAPTER_WEIGHTS)
+    loaded = set_peft_model_state_dict(model, tensors, adapter_name=ADAPTER)
+    wrong = [name for name in loaded.missing_keys if ".lora_" in name] + loaded.unexpected_keys
+    assert not wrong, f"{ADAPTER_WEIGHTS} does not fit: {wrong[:3]}"
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

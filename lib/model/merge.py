@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.files import built_aside, read_json, write_json
+from lib.files import FULL_DISK, built_aside, read_json, write_json
 from lib.model.adapter_files import SavedAdapter, misfit, read_adapter
 from lib.model.base import StageBase
 from lib.model.base_files import obtain_base_folder, side_files
@@ -27,7 +27,6 @@ from lib.settings import InputError, ModelSettings
 
 MERGE_RECORD = "merge.json"
 MERGE_PROOF = "merge_proof.json"
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # For configuration, tokenizer and the proof's table.
 SMALL_FILES = 2**25
 

@@ -62,9 +62,10 @@ class CheckedStage:
         }
 
 
-def preflight(stage: SurveyedStage, world: World) -> list[str]:
-    """The checks that every run begins with; notices. Raises InputError with all that keeps it from it."""
-    problems, notices = obstacles(stage)
+def preflight(stage: SurveyedStage, world: World, *, restart: bool = False) -> list[str]:
+    """The checks that every run begins with; notices. Raises InputError with all that keeps it from it;
+    `restart` gives an interrupted run of something else up."""
+    problems, notices = obstacles(stage, restart=restart)
     verdicts = run_checks(AT_START, Subject.of(stage, world))
     problems = [*problems, *failures(verdicts)]
     if problems:

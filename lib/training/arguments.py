@@ -80,7 +80,7 @@ def _cadence(training: TrainingSettings, *, evaluates: bool) -> dict[str, Any]:
         "eval_steps": training.eval_steps,
         "save_strategy": "steps",
         "save_steps": training.save_steps,
-        "save_total_limit": training.save_total_limit,
+        "save_total_limit": None,  # Checkpoints.rotate keeps the best ones
         # Weights can only be gone back to where they were saved.
         "load_best_model_at_end": evaluates and training.save_steps % training.eval_steps == 0,
         "metric_for_best_model": training.best_metric if evaluates else None,

@@ -18,6 +18,8 @@ from lib.training.worker_words import OURS, last_words
 
 # Numbers of malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -4: 0}
+STOP_SECONDS = 600
+"""How long workers may take to end their step and save; then they are killed."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def run_workers(world: World, command: Sequence[str], *, sharded: bool = True) -
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         start_method="spawn",
+        shutdown_timeout=STOP_SECONDS,
     )
     try:
         elastic_launch(config, sys.executable)("-u", *command)

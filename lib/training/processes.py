@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from lib.settings import StageSettings
 from lib.training.launch import World
+from lib.training.signals import StopSignals
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +22,19 @@ T = TypeVar("T")
 class Processes:
     """Joins the process group (by way of transformers' own arguments) and answers the rank questions."""
 
-    def __init__(self, settings: StageSettings, world: World, dtype: torch.dtype, *, evaluates: bool) -> None:
+    def __init__(
+        self,
+        settings: StageSettings,
+        world: World,
+        dtype: torch.dtype,
+        *,
+        evaluates: bool,
+        signals: StopSignals | None = None,
+    ) -> None:
         from lib.training.arguments import trainer_arguments
 
         self.world = world
+        self.signals = signals or StopSignals()
         self.arguments: SFTConfig = trainer_arguments(settings, world=world, dtype=dtype, evaluates=evaluates)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +33,9 @@ SCORES = (
 class ProgressCallback(TrainerCallback):
     """Shows step, loss, learning rate and speed. Only rank 0 shows anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_before: Callable[[], float] = lambda: 0.0) -> None:
+        """`seconds_before`: what earlier sessions of the run took."""
+        self._seconds_before = seconds_before
         self.console = Console(file=sys.stdout, highlight=False)
         self.bar: Progress | None = None
         self.started = 0.0
@@ -40,7 +43,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.started = time.monotonic()
+        self.started = time.monotonic() - self._seconds_before()
         if state.is_world_process_zero and self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("training"),
@@ -53,7 +56,7 @@ class ProgressCallback(TrainerCallback):
                 console=self.console,
             )
             self.bar.start()
-            self.task = self.bar.add_task("", total=state.max_steps)
+            self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -10,17 +10,17 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
 
 from lib.data.order import TrainingOrder
 from lib.training.loss import LabelledLoss, TokenLosses
 from lib.training.numbers_guard import NumbersGuard
 from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
+from lib.training.resumable import ResumableTrainer
 
 GENERATED = ("gen_", "heldout_")
-Generation = Callable[[PreTrainedModel, int], dict[str, float]]
-"""Model and step to metrics; called by all processes together."""
+Generation = Callable[[PreTrainedModel, int, int], dict[str, float]]
+"""Model, step and which evaluation of the run it is (from 1) to metrics; called by all processes together."""
 
 
 def _train_in_fp32(model: PreTrainedModel) -> None:
@@ -30,7 +30,7 @@ def _train_in_fp32(model: PreTrainedModel) -> None:
             parameter.data = parameter.data.float()
 
 
-class StageTrainer(SFTTrainer):
+class StageTrainer(ResumableTrainer):
     # compute_loss divides by the labelled tokens of the whole batch, whatever forward the model has.
     loss_is_scaled_for_ga = True
 
@@ -43,7 +43,7 @@ class StageTrainer(SFTTrainer):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.order = order
+        self.rows = OrderSampler(order)
         self.guard = guard
         guard.watch(self)
         self.generation = generation
@@ -106,7 +106,13 @@ class StageTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         """The planned order; accelerate only shares it out among the processes."""
-        return OrderSampler(self.order)
+        return self.rows
+
+    def _run_epoch(self, **call: Any) -> None:
+        """accelerate does not reach the sampler when a loader skips batches and several processes share it:
+        a run taken up in its second epoch would go through the rows of the first."""
+        self.rows.set_epoch(call["epoch"])
+        super()._run_epoch(**call)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """The validation loss and the scores of generated answers.
@@ -130,7 +136,8 @@ class StageTrainer(SFTTrainer):
             output.metrics["eval_mean_token_accuracy"] = correct / labelled
         if self.generation:
             model = self.accelerator.unwrap_model(self.model)
-            output.metrics.update(self.generation(model, self.state.global_step))
+            earlier = sum("eval_loss" in entry for entry in self.state.log_history)
+            output.metrics.update(self.generation(model, self.state.global_step, earlier + 1))
         best = self.args.metric_for_best_model or ""
         if best in output.metrics:
             # transformers looks for the metric under the prefix of its own evaluation.

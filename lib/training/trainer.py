@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.settings import StageSettings
+from lib.training.checkpoints import Checkpoints
+from lib.training.peak_memory import peak_memory_bytes
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,6 +29,7 @@ class FitResult:
     epochs: float
     tokens: int
     seconds: float
+    """Over all sessions of a run that was interrupted."""
     final_eval: dict[str, float]
     best_step: int | None
     kept_step: int
@@ -59,21 +60,22 @@ def fit(
     *,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None = None,
+    checkpoints: Checkpoints | None = None,
+    go_on_from: int | None = None,
 ) -> FitResult:
     """Train the adapter of `model` in place; afterwards it holds the best evaluated weights, if any
     evaluation took place, else the last ones.
 
-    `validation` are the rows of eval_loss; `generation` is called at every evaluation.
+    `validation` are the rows of eval_loss; `generation` is called at every evaluation; `go_on_from` is the
+    step of one of the `checkpoints`. Raises Interrupted when a signal has stopped it: a checkpoint is saved.
     """
     trainer = build_trainer(
-        model, tokenizer, data, validation, settings, processes, form, callbacks, generation
+        model, tokenizer, data, validation, settings, processes, form, callbacks, generation, checkpoints
     )
-    started = time.monotonic()
-    output = trainer.train()
-    seconds = time.monotonic() - started
-    state = trainer.state
+    trainer.go_on_from(go_on_from)
+    seconds, state = trainer.seconds, trainer.state
     return FitResult(
-        steps=output.global_step,
+        steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),
         tokens=_tokens_trained(state.log_history),
         seconds=seconds,
@@ -81,9 +83,9 @@ def fit(
         best_step=state.best_global_step,
         kept_step=_kept_step(trainer),
         best_metric=state.best_metric,
-        peak_memory_bytes=max(processes.gather([peak_memory_bytes()])),
+        peak_memory_bytes=max(trainer.session.peak_memory_bytes, *processes.gather([peak_memory_bytes()])),
         history=state.log_history,
-        notices=trainer.guard.notices(output.global_step),
+        notices=trainer.guard.notices(state.global_step),
     )
 
 
@@ -97,6 +99,7 @@ def build_trainer(
     form: BatchForm,
     callbacks: Sequence[TrainerCallback],
     generation: Generation | None,
+    checkpoints: Checkpoints | None = None,
 ) -> StageTrainer:
     """The trainer on rows that are tokenised and masked already, gone through in this order; TRL prepares
     nothing."""
@@ -123,9 +126,13 @@ def build_trainer(
         order=data.order,
         guard=NumbersGuard(Numbers(settings.training), BadBatches(settings.stage_dir / BAD_BATCHES, data)),
         generation=generation,
+        checkpoints=checkpoints or Checkpoints(settings.stage_dir, {}),
+        limit=settings.training.save_total_limit,
+        signals=processes.signals,
         processing_class=tokenizer,
-        callbacks=[ProgressCallback(), *noise, *callbacks, *stopping],
+        callbacks=[*noise, *callbacks, *stopping],
     )
+    trainer.add_callback(ProgressCallback(lambda: trainer.session.seconds))
     trainer.remove_callback(PrinterCallback)
     processes.say(*trainer.labelled_loss.notices)
     return trainer
@@ -147,12 +154,3 @@ def _kept_step(trainer: StageTrainer) -> int:
 
 def _tokens_trained(history: Sequence[dict[str, float]]) -> int:
     return int(max((entry.get("num_tokens", 0) for entry in history), default=0))
-
-
-def peak_memory_bytes() -> int:
-    """Highest memory of this process so far: the GPU's when there is one, else resident memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -21,7 +21,9 @@ def interrupted(
 def test_it_ends_with_130_and_without_a_traceback(interrupted: Any) -> None:
     curriculum, (code, out, err) = interrupted
     assert code == 130
-    assert err.splitlines()[-1] == "interrupted"
+    said = err.splitlines()[-1]
+    assert said.startswith("interrupted: checkpoint saved at step ")
+    assert said.endswith(", the same command goes on from there")
     assert "Traceback" not in out + err
     assert "step     5/5000" in out
     assert not (curriculum.stage_dir(1) / "stage.json").exists()
@@ -48,9 +50,21 @@ def test_its_tracking_run_is_killed_not_left_running(interrupted: Any) -> None:
     assert run.info.status == "KILLED"
 
 
-def test_the_stage_can_be_run_again_to_its_end(interrupted: Any, tmp_path: Path) -> None:
+def test_the_plan_says_where_it_would_go_on(interrupted: Any) -> None:
+    curriculum, _ = interrupted
+    (plan,) = curriculum.plans(1)
+    assert f"stage 1  interrupted  {plan['goes_on_from']}" == curriculum.status()[0]
+
+
+def test_changed_settings_are_refused_and_begun_anew_on_demand(interrupted: Any, tmp_path: Path) -> None:
     curriculum = interrupted[0].copy_to(tmp_path / "again")
+    before = curriculum.status()[0]
     curriculum.set(1, SFT_MAX_STEPS=4)
-    curriculum.train(1)
+    refused = curriculum.command("--stage", 1)
+    assert refused.returncode == 2
+    assert "SFT_MAX_STEPS changed from 5000 to 4" in refused.stderr
+    assert "--restart" in refused.stderr
+    assert curriculum.status()[0] == before
+    curriculum.train(1, "--restart")
     assert curriculum.status()[0].startswith("stage 1  complete")
     assert {path.name for path in curriculum.stage_dir(1).glob("checkpoint-*")} == {"checkpoint-4"}

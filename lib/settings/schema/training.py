@@ -152,7 +152,8 @@ class TrainingSettings:
         "3",
         integer(minimum=1),
         unit="checkpoints",
-        meaning="How many checkpoints are kept",
+        meaning="How many checkpoints are kept: the best by SFT_BEST_METRIC (the newest, where nothing is "
+        "evaluated); the last one is kept besides, to go on from",
     )
     early_stopping_patience: int = key(
         "SFT_EARLY_STOPPING_PATIENCE",

@@ -96,7 +96,7 @@ def test_while_training_every_second_evaluation_generates_and_leaves_its_file(
     settings.stage_dir.mkdir()
     rows, _ = evaluation_set(settings, [example(0, "日本語 {}", metadata={"format": "json"})], chat)
     generation = Evaluator(tokenizer, chat, settings).while_training(rows)
-    metrics = [generation(model, step) for step in (10, 20, 30, 40)]
+    metrics = [generation(model, 10 * number, number) for number in (1, 2, 3, 4)]
     assert [bool(found) for found in metrics] == [False, True, False, True]
     files = sorted(path.name for path in settings.stage_dir.iterdir())
     assert files == ["gen_metrics_step20.json", "gen_metrics_step40.json"]
@@ -106,4 +106,4 @@ def test_while_training_every_second_evaluation_generates_and_leaves_its_file(
     assert content["samples"][0]["reference"] == "日本語 {}"
     assert "日本語" in (settings.stage_dir / files[0]).read_text()
     never = Evaluator(tokenizer, chat, stage(SFT_GEN_EVAL_EVERY=0)).while_training(rows)
-    assert never(model, 10) == {}
+    assert never(model, 10, 1) == {}

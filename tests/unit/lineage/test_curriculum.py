@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lib.lineage import curriculum as survey_module
-from lib.lineage import obstacles as obstacles_module
+from lib.lineage import stage_lock
 from lib.lineage.curriculum import choose_stages, survey, with_base
 from lib.lineage.obstacles import obstacles, preconditions, unwritable_problems
 from lib.model import base_files
@@ -131,7 +131,7 @@ def test_a_stage_that_runs_elsewhere_is_not_started_twice(
 ) -> None:
     curriculum.stage(1)
     stage = curriculum.surveyed(1)
-    monkeypatch.setattr(obstacles_module, "running_elsewhere", lambda folder: 4711)
+    monkeypatch.setattr(stage_lock, "running_elsewhere", lambda folder: "process 4711")
     with pytest.raises(InputError, match="process 4711"):
         preconditions(stage)
 

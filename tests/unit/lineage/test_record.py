@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from lib.files import write_json
 from lib.lineage.card import model_card
 from lib.lineage.completion import finish_stage, open_stage
 from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions
+from lib.lineage.stage_lock import hold_stage
 from lib.model.base import StackedAdapters, StageBase
 
 
@@ -159,29 +161,42 @@ class OneProcess:
     """Rank 0 of one."""
 
     is_main = True
+    arguments = SimpleNamespace(load_best_model_at_end=True)
 
-    def on_main(self, work: Any, *args: Any) -> Any:
-        return work(*args)
+    def gather(self, items: list[Any]) -> list[Any]:
+        return items
 
 
-def test_an_opened_stage_is_marked_and_what_made_it_complete_is_gone(curriculum: Any) -> None:
+def test_what_made_an_opened_stage_complete_is_gone(curriculum: Any) -> None:
     curriculum.stage(1)
     curriculum.train(1)
     folder = curriculum.folder(1)
-    (folder / "checkpoint-5").mkdir()
-    (folder / "notes.txt").write_text("the user's own")
+    for name in ("checkpoint-5", "checkpoint-4.damaged"):
+        (folder / name).mkdir()
+    for name in ("notes.txt", "tracking.json", "trained.json"):
+        (folder / name).write_text("the user's own")
     stage = curriculum.surveyed(1)
-    with open_stage(stage, OneProcess()):  # type: ignore[arg-type]
+    processes: Any = OneProcess()
+    with hold_stage(stage.settings, processes):
         assert json.loads((folder / RUNNING).read_text())["pid"]
+        assert open_stage(stage, {}, processes, restart=False).anew
         names = {path.name for path in folder.iterdir()}
-        assert RECORD not in names
-        assert not names & {"checkpoint-5", "gen_metrics_step5.json"}
-        assert "notes.txt" in names
+        assert not names & {RECORD, "checkpoint-5", "gen_metrics_step5.json", "tracking.json", "trained.json"}
+        assert names >= {"notes.txt", "checkpoint-4.damaged"}
     assert not (folder / RUNNING).exists()
-    with pytest.raises(KeyboardInterrupt), open_stage(stage, OneProcess()):  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt), hold_stage(stage.settings, processes):
         raise KeyboardInterrupt
     assert not (folder / RUNNING).exists()
     assert curriculum.state(1) == "interrupted"
+
+
+def test_a_stage_that_left_nothing_leaves_no_folder(curriculum: Any) -> None:
+    curriculum.stage(1)
+    settings = curriculum.surveyed(1).settings
+    processes: Any = OneProcess()
+    with hold_stage(settings, processes):
+        assert settings.stage_dir.is_dir()
+    assert not settings.stage_dir.exists()
 
 
 def test_versions_name_what_computes() -> None:

@@ -1,10 +1,7 @@
 """survey: where every stage stands, judged by content."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 from importlib import metadata
 from typing import Any
 
@@ -12,9 +9,9 @@ import pytest
 
 from lib.lineage import file_hashes, fingerprint
 from lib.lineage.ancestry import WITHOUT_EFFECT
-from lib.lineage.record import RUNNING
 from lib.settings import InputError
 from lib.settings.stage import KEYS
+from lib.training.manifest import seal
 
 
 def states(curriculum: Any, *chosen: int) -> list[str]:
@@ -32,37 +29,25 @@ def test_missing_then_complete(curriculum: Any) -> None:
     assert status.folder == str(curriculum.folder(1))
 
 
-def test_interrupted_at_the_newest_checkpoint(curriculum: Any) -> None:
+def test_interrupted_at_the_newest_whole_checkpoint(curriculum: Any) -> None:
     curriculum.stage(1)
     folder = curriculum.folder(1)
     folder.mkdir(parents=True)
     assert "before its first checkpoint" in curriculum.surveyed(1).status.line()
-    for name in ("checkpoint-9", "checkpoint-20", "checkpoint-100", "checkpoint-best"):
+    for name in (
+        "checkpoint-9",
+        "checkpoint-20",
+        "checkpoint-100",
+        "checkpoint-best",
+        "checkpoint-7.damaged",
+    ):
         (folder / name).mkdir()
+    seal(folder / "checkpoint-9", 9, {})
+    seal(folder / "checkpoint-20", 20, {})
     status = curriculum.surveyed(1).status
-    assert (status.state, status.summary) == ("interrupted", "at step 100")
-
-
-def test_running_as_long_as_its_process_lives(curriculum: Any) -> None:
-    curriculum.stage(1)
-    folder = curriculum.folder(1)
-    folder.mkdir(parents=True)
-    process = subprocess.Popen(["sleep", "60"])
-    try:
-        note = {"pid": process.pid, "host": socket.gethostname()}
-        (folder / RUNNING).write_text(json.dumps(note))
-        status = curriculum.surveyed(1).status
-        assert (status.state, status.summary) == ("running", f"process {process.pid}")
-        (folder / RUNNING).write_text(json.dumps(note | {"host": "another machine"}))
-        assert curriculum.state(1) == "interrupted"
-        (folder / RUNNING).write_text(json.dumps(note))
-    finally:
-        process.kill()
-        process.wait()
-    assert curriculum.state(1) == "interrupted"
-    for content in ("", "[]", '{"pid": "x"}', json.dumps({"pid": os.getpid(), "host": socket.gethostname()})):
-        (folder / RUNNING).write_text(content)
-        assert curriculum.state(1) == "interrupted"
+    assert (status.state, status.summary) == ("interrupted", "at step 20")
+    (folder / "checkpoint-20" / "more").touch()
+    assert curriculum.surveyed(1).status.summary == "at step 9"
 
 
 def test_all_complete_and_nothing_else_is_up_to_date(trained: Any) -> None:

@@ -22,3 +22,13 @@ def stage(tmp_path: Path) -> Callable[..., StageSettings]:
         return load_stage(tmp_path, 1, environ={})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_trained(
+    tiny_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """make_trained(SFT_EVAL_STEPS=3, …): a stage that can be trained in sessions."""
+    from interrupted_runs import begun
+
+    return lambda **keys: begun(tiny_model("qwen3_moe"), tmp_path_factory.mktemp("run"), **keys)

@@ -30,14 +30,15 @@ EXPECTED: dict[str, tuple[str, str, str, Any]] = {
     "logging_steps": ("SFT_LOGGING_STEPS", "6", "logging_steps", 6),
     "eval_steps": ("SFT_EVAL_STEPS", "9", "eval_steps", 9),
     "save_steps": ("SFT_SAVE_STEPS", "18", "save_steps", 18),
-    "save_total_limit": ("SFT_SAVE_TOTAL_LIMIT", "4", "save_total_limit", 4),
     "best_metric": ("SFT_BEST_METRIC", "eval_loss", "metric_for_best_model", "eval_loss"),
 }
-# Not arguments: two callbacks, the order of the rows, and the DeepSpeed configuration (tested below).
+# Not arguments: two callbacks, the order of the rows, which checkpoints are kept, and the DeepSpeed
+# configuration (tested below).
 # Global batch and ZeRO stage decide what others become.
 ELSEWHERE = {
     "early_stopping_patience",
     "neftune_noise_alpha",
+    "save_total_limit",
     "group_by_length",
     "deepspeed_config",
     "global_batch",
@@ -74,6 +75,7 @@ def test_every_training_key_reaches_the_trainer(stage: Stage) -> None:
     assert (made.seed, made.data_seed) == (12345, 12345)
     assert made.output_dir == str(settings.stage_dir)
     assert made.load_best_model_at_end is True
+    assert made.save_total_limit is None
     assert made.greater_is_better is False
     assert made.get_warmup_steps(200) == 22
     assert made.max_length is None

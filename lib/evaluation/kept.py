@@ -1,0 +1,42 @@
+"""Evaluations that a run has done, on disk until the stage is complete: a run that goes on does not repeat
+them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lib.files import write_json
+
+PREFIX = "evaluated-"
+
+
+def kept_result(
+    folder: Path, key: Any, evaluate: Callable[[], dict[str, Any]], *, writes: bool
+) -> dict[str, Any]:
+    """What `evaluate` gave for the same `key` (plain data: everything that decides it), then or now. Only one
+    process `writes`, but all look: they evaluate together."""
+    text = json.dumps(key, sort_keys=True, default=str)
+    path = folder / f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    found = _read(path)
+    if found is None:
+        found = evaluate()
+        if writes:
+            write_json(path, found)
+    return found
+
+
+def forget_results(folder: Path) -> None:
+    for path in folder.glob(f"{PREFIX}*.json"):
+        path.unlink()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

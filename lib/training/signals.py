@@ -1,0 +1,89 @@
+"""SIGINT and SIGTERM: a run that trains saves at the end of its step and stops; any other stops at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Self
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+# prctl's number for the signal that a process gets when its parent has died.
+PARENT_DEATH_SIGNAL = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the run; `said` is where it stands, and empty where another process says it."""
+
+    def __init__(self, number: int, said: str = "interrupted") -> None:
+        super().__init__(number, said)
+        self.number, self.said = number, said
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.number
+
+
+class StopSignals:
+    """What SIGINT and SIGTERM do in this process. A second one ends it at once, whatever it does."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Number of the signal that has come and is still to be obeyed."""
+        self._can_wait = False
+
+    @classmethod
+    def installed(cls) -> Self:
+        """For this process. A signal that is ignored stays so: a shell starts background jobs deaf to
+        SIGINT."""
+        signals = cls()
+        for number in STOPPING:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signals._handle)
+        if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+            # A worker lives in a session of its own: it would train on when its launcher is gone.
+            ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        return signals
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+        self.received = number
+        if not self._can_wait:
+            raise Interrupted(number)
+
+    @contextmanager
+    def at_step_boundaries(self) -> Iterator[None]:
+        """In the block a signal is only noted; who runs steps asks for it after each."""
+        with self._waiting(True):
+            yield
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In the block, inside of one of the other kind, a signal raises Interrupted where it comes."""
+        with self._waiting(False):
+            yield
+
+    @contextmanager
+    def _waiting(self, can_wait: bool) -> Iterator[None]:
+        before, self._can_wait = self._can_wait, can_wait
+        try:
+            yield
+        finally:
+            self._can_wait = before
+
+
+def say_end(interrupt: KeyboardInterrupt) -> None:
+    """Tell the person who ended the command."""
+    said = interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
+    if said:
+        print(said, file=sys.stderr, flush=True)
+
+
+def code_of(interrupt: KeyboardInterrupt) -> int:
+    """Exit code of a command that was ended so."""
+    return interrupt.exit_code if isinstance(interrupt, Interrupted) else 128 + signal.SIGINT
