@@ -212,7 +212,7 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     from trl import SFTTrainer
 
     from lib.training.arguments import trainer_arguments
-    from lib.training.batches import validation_dataset
+    from lib.training.row_tables import validation_dataset
 
     tokenizer, data, model, targets = prepared(settings)
     return SFTTrainer(

@@ -21,7 +21,7 @@ from lib.settings.errors import without_password
 from lib.training.devices import device_memory
 from lib.training.launch import World
 from lib.training.savings import savings_lines
-from lib.training.worker_words import OURS, say_last
+from lib.training.worker_words import is_heard, say_last
 
 FAILURE_LOG = "failure.log"
 
@@ -43,7 +43,7 @@ def failures_explained(stage: SurveyedStage, world: World) -> Iterator[None]:
         # A failed import may have left names without their module: as text nothing can go wrong with it.
         trace = without_password("".join(traceback.format_exception(error)))
         explanation = explain(error)
-        if explanation is None and not os.environ.get(OURS):
+        if explanation is None and not is_heard():
             raise
         if explanation is None:
             say_last(trace)

@@ -1,10 +1,13 @@
 """Conversations into token ids and masks, with the tokenizer and chat template of the model."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +16,17 @@ from tokenizers import Encoding, Tokenizer
 
 from lib.data.chat_template import TEMPLATE_ERRORS, bundled_templates, compile_template, find_template, render
 from lib.data.encoded import EncodedRow
-from lib.data.masks import EncodingRules, RenderedRow, mask_row
+from lib.data.masks import EncodingRules, mask_row
+from lib.data.refused_rows import refused, unrenderable
 from lib.data.rows import Example, Message
 from lib.data.template_bounds import many_bounded
 from lib.data.tokenizer_files import read_tokenizer_files
+from lib.data.tokens import RenderedRow, TextTokens, TokenRow, encode_texts, token_row
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 FIXED_DAY = datetime(2000, 1, 1)
 _BATCH = 512
@@ -36,6 +41,10 @@ class EncodedRows:
     """One per row that the chat template refuses; its status is `unrenderable`."""
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
 class ChatFormat:
     """Tokenizer and chat template, as plan, training and evaluation share them.
 
@@ -47,7 +56,7 @@ class ChatFormat:
         """`template` is jinja source; None will do for plain text. Changes the tokenizer: pass a copy."""
         self.special_tokens = {name: text for name, text in special_tokens.items() if isinstance(text, str)}
         self.template = template
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._compiled = compile_template(template) if template else None
         self._starts_with_bos = self.bos_id is not None and tokenizer.encode("").ids[:1] == [self.bos_id]
         tokenizer.no_truncation()
@@ -55,6 +64,21 @@ class ChatFormat:
         # Post-processors only add special tokens, which we never ask for, and trim white space off the
         # offsets, which would move tokens across the borders of an answer.
         tokenizer.post_processor = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process; a compiled template cannot be sent."""
+        return {**vars(self), "_compiled": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._compiled = compile_template(self.template) if self.template else None
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of all that text and tokens of a conversation follow from."""
+        libraries = [version(name) for name in ("tokenizers", "jinja2")]
+        parts = [self.tokenizer.to_str(), sorted(self.special_tokens.items()), self.template, libraries]
+        return hashlib.sha256(json.dumps([*parts, self._starts_with_bos]).encode()).hexdigest()
 
     @classmethod
     def load(cls, folder: Path, template: str = "") -> "ChatFormat | None":
@@ -108,7 +132,7 @@ class ChatFormat:
 
     def ids_of(self, text: str) -> list[int]:
         """Token ids of text as a template wrote it."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -120,28 +144,36 @@ class ChatFormat:
         rows: list[EncodedRow] = []
         problems: list[Problem] = []
         for batch in _batches(examples):
-            with many_bounded():
-                found = [self._render_or_problem(example, rules) for example in batch]
-            rendered = [row if isinstance(row, RenderedRow) else None for row in found]
-            problems += [row for row in found if isinstance(row, Problem)]
-            encodings = iter(self._encode_texts([row.text for row in rendered if row is not None]))
-            for example, rendered_row in zip(batch, rendered, strict=True):
-                if rendered_row is None:
-                    unusable = EncodedRow(
-                        example.row_id, example.source, example.labels, "unrenderable", [], [], 0
-                    )
-                    rows.append(unusable)
+            tokenized = self.tokenize(batch, last_only=rules.mask_cot)
+            for example, row in zip(batch, tokenized, strict=True):
+                if isinstance(row, str):
+                    rows.append(unrenderable(example))
+                    problems.append(refused(example, row))
                 else:
-                    encoding = next(encodings)
-                    rows.append(mask_row(rendered_row, encoding.ids, _starts(encoding), rules, self.bos_id))
+                    rows.append(mask_row(example, row, rules, self.bos_id))
         return EncodedRows(tuple(rows), tuple(problems))
+
+    def tokenize(
+        self,
+        examples: Sequence[Example],
+        *,
+        last_only: bool,
+        encode: Callable[[list[str]], list[TextTokens]] | None = None,
+    ) -> list[TokenRow | str]:
+        """Every row as tokens with its answers, or only the last of them; or why the template refuses it.
+        `encode` may take the place of the tokenizer where it gives the same."""
+        with many_bounded():
+            rendered = [self._rendered_or_reason(example, last_only) for example in examples]
+        texts = [row.text for row in rendered if isinstance(row, RenderedRow)]
+        tokens = iter(encode(texts) if encode else encode_texts(self.tokenizer, texts))
+        return [token_row(row, next(tokens)) if isinstance(row, RenderedRow) else row for row in rendered]
 
     def tokens_of(self, example: Example, rules: EncodingRules) -> tuple[RenderedRow, Encoding]:
         """One row's text and its tokens before truncation, for the preview. InputError when it is refused."""
-        row = self._render_or_problem(example, rules)
-        if isinstance(row, Problem):
-            raise InputError([row])
-        return row, self._encode_texts([row.text])[0]
+        row = self._rendered_or_reason(example, rules.mask_cot)
+        if isinstance(row, str):
+            raise InputError([refused(example, row)])
+        return row, self.tokenizer.encode(row.text, add_special_tokens=False)
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -154,7 +186,7 @@ class ChatFormat:
     @property
     def control_tokens(self) -> frozenset[str]:
         """Texts that the tokenizer turns into special tokens, wherever they stand."""
-        added = self._tokenizer.get_added_tokens_decoder().values()
+        added = self.tokenizer.get_added_tokens_decoder().values()
         texts = {token.content for token in added if token.special and token.content.strip()}
         return frozenset(texts | {text for text in (self.special_tokens.get("eos_token"),) if text})
 
@@ -162,19 +194,19 @@ class ChatFormat:
     def stop_ids(self) -> tuple[int, ...]:
         """Token ids at which generation ends: end of turn and end of sequence."""
         texts = dict.fromkeys((self.end_of_turn, self.special_tokens.get("eos_token", "")))
-        ids = (self._tokenizer.token_to_id(text) for text in texts if text)
+        ids = (self.tokenizer.token_to_id(text) for text in texts if text)
         return tuple(token for token in ids if token is not None)
 
     @property
     def largest_id(self) -> int:
         """Of all tokens that it can write; the model's embedding needs a row for it."""
-        ids: Iterable[int] = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        ids: Iterable[int] = self.tokenizer.get_vocab(with_added_tokens=True).values()
         return max(ids, default=0)
 
     @property
     def bos_id(self) -> int | None:
         text = self.special_tokens.get("bos_token")
-        return self._tokenizer.token_to_id(text) if text else None
+        return self.tokenizer.token_to_id(text) if text else None
 
     @cached_property
     def notices(self) -> tuple[str, ...]:
@@ -204,31 +236,25 @@ class ChatFormat:
             return None
         return (text, turns[0]) if turns else None
 
-    def _render_or_problem(self, example: Example, rules: EncodingRules) -> RenderedRow | Problem:
+    def _rendered_or_reason(self, example: Example, last_only: bool) -> RenderedRow | str:
         try:
-            return self._rendered(example, rules)
+            return self._rendered(example, last_only)
         except TEMPLATE_ERRORS as error:
-            return Problem(
-                where=example.row_id,
-                key="chat template",
-                value=" → ".join(message.role for message in example.messages),
-                expected=str(error),
-                remedy="mend the row, or choose another SFT_CHAT_TEMPLATE",
-            )
+            return str(error)
 
-    def _rendered(self, example: Example, rules: EncodingRules) -> RenderedRow:
+    def _rendered(self, example: Example, last_only: bool) -> RenderedRow:
         eos = self.special_tokens.get("eos_token", "")
         if example.text is not None:
             bos = self.special_tokens["bos_token"] if self._starts_with_bos else ""
             text = bos + example.text
-            return RenderedRow(example, text + eos, (Turn(len(bos), len(text), len(text + eos)),))
+            return RenderedRow(text + eos, (Turn(len(bos), len(text), len(text + eos)),), plain=True)
         text = self.render(example.messages)
-        turns = find_turns(example.messages, text, self.render, self._facts, last_only=rules.mask_cot)
+        turns = find_turns(example.messages, text, self.render, self._facts, last_only=last_only)
         last = turns[-1]
         if last.end == last.closing and eos:
             text = text[: last.closing] + eos
             turns[-1] = Turn(last.start, last.closing, len(text))
-        return RenderedRow(example, text, tuple(turns))
+        return RenderedRow(text, tuple(turns), plain=False)
 
     @cached_property
     def _facts(self) -> TemplateFacts:
@@ -236,34 +262,15 @@ class ChatFormat:
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         try:
             with_header = self.render(_PROBE[:1], True) != self.render(_PROBE[:1], False)
-        except TEMPLATE_ERRORS:
-            with_header = (
-                True  # a template with unusual demands; the rows themselves will show whether it works
-            )
+        except TEMPLATE_ERRORS:  # unusual demands; the rows themselves will show whether it works
+            with_header = True
         return TemplateFacts(pattern, with_header)
-
-    def _encode_texts(self, texts: list[str]) -> list[Encoding]:
-        encodings: list[Encoding] = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        return encodings
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
     remaining = iter(examples)
     while batch := list(islice(remaining, _BATCH)):
         yield batch
-
-
-def _starts(encoding: Encoding) -> Callable[[int], int]:
-    """Token index → the character at which the token starts."""
-
-    def start_of(token: int) -> int:
-        span = encoding.token_to_chars(token)
-        if span is None:
-            raise AssertionError("every token comes from the text: no post-processor adds any")
-        start: int = span[0]
-        return start
-
-    return start_of
 
 
 def chat_of(tokenizer: "PreTrainedTokenizerBase", template: str) -> ChatFormat:

@@ -32,6 +32,11 @@ class EncodedRow:
         return self.status not in DROPPED
 
     @property
+    def tokens(self) -> int:
+        """After truncation."""
+        return len(self.input_ids)
+
+    @property
     def supervised_tokens(self) -> int:
         return sum(self.supervised)
 

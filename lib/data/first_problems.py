@@ -12,12 +12,12 @@ class FirstProblems:
 
     def __init__(self) -> None:
         self.total = 0
-        self._first: list[Problem] = []
+        self.first: list[Problem] = []
 
     def add(self, problem: Problem) -> None:
         self.total += 1
-        if len(self._first) < SHOWN:
-            self._first.append(problem)
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
 
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -26,6 +26,6 @@ class FirstProblems:
     def all_shown(self, where: str, noun: str, out_of: int | None = None) -> tuple[Problem, ...]:
         """The first problems; when there were more, a last one that gives the total."""
         if self.total <= SHOWN:
-            return tuple(self._first)
+            return tuple(self.first)
         rest = f"{self.total - SHOWN} more like these: {self.total} {noun} in all"
-        return (*self._first, Problem(where, value=rest + (f" of {out_of}" if out_of else "")))
+        return (*self.first, Problem(where, value=rest + (f" of {out_of}" if out_of else "")))

@@ -31,7 +31,7 @@ def load_from_hub(name: str, split: str) -> tuple[list[Row], str]:
     # HTTP client, file system, builders and pyarrow raise types of their own; to the user each of them means
     # that this data set could not be loaded, so each becomes one message.
     except Exception as error:
-        raise _load_error(name, split, error) from error
+        raise load_error(name, split, error) from error
     return table.to_list(), str(table._fingerprint)
 
 
@@ -69,7 +69,7 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name).lower()
 
 
-def _load_error(name: str, split: str, error: Exception) -> InputError:
+def load_error(name: str, split: str, error: Exception) -> InputError:
     chain = _error_chain(error)
     text = " ".join(str(part).splitlines()[0] if str(part) else type(part).__name__ for part in chain[:1])
     kinds = {type(part).__name__ for part in chain}

@@ -1,6 +1,6 @@
 """The realised mix in numbers: what was asked for and what is trained, by source and label. Pure data."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -183,13 +183,10 @@ def with_token_counts(
     `encoded` maps row ids to rows. When it holds only a sample of the draws, each group's counts are scaled
     to all draws of the group.
     """
-    groups: dict[object, _Tally] = {}
-    for example in draws:
-        for group in (None, ("source", example.source), *example.labels):
-            groups.setdefault(group, _Tally()).add(encoded.get(example.row_id))
     held_out = _Tally()
     for example in validation:
         held_out.add(encoded.get(example.row_id))
+    groups = _tallies(draws, encoded)
 
     def count(group: object) -> TokenCount | None:
         return groups.get(group, _Tally()).scaled()
@@ -204,13 +201,30 @@ def with_token_counts(
     )
 
 
+def _tallies(draws: Iterable[Example], encoded: Mapping[str, EncodedRow]) -> dict[object, "_Tally"]:
+    """Of all draws (None), of each source and of each label. Each draw is counted once, with those that have
+    the same source and labels."""
+    alike: defaultdict[tuple[str, tuple[Label, ...]], _Tally] = defaultdict(_Tally)
+    for example in draws:
+        alike[example.source, example.labels].add(encoded.get(example.row_id))
+    groups: defaultdict[object, _Tally] = defaultdict(_Tally)
+    for (source, labels), tally in alike.items():
+        for group in (None, ("source", source), *labels):
+            groups[group].join(tally)
+    return groups
+
+
 class _Tally:
     """Sums over draws, of which some may not have been encoded."""
 
     def __init__(self) -> None:
         self.draws = 0
         self.known = 0
-        self.sums: Counter[str] = Counter()
+        self.usable = 0
+        self.tokens = 0
+        self.supervised = 0
+        self.truncated = 0
+        self.dropped: Counter[str] = Counter()
         self.longest = 0
 
     def add(self, row: EncodedRow | None) -> None:
@@ -219,20 +233,35 @@ class _Tally:
             return
         self.known += 1
         if row.status in DROPPED:
-            self.sums[row.status] += 1
-        else:
-            self.longest = max(self.longest, len(row.input_ids))
-            self.sums.update(
-                rows=1,
-                tokens=len(row.input_ids),
-                supervised=row.supervised_tokens,
-                truncated=row.cut_tokens > 0,
-            )
+            self.dropped[row.status] += 1
+            return
+        tokens = row.tokens
+        self.longest = max(self.longest, tokens)
+        self.usable += 1
+        self.tokens += tokens
+        self.supervised += row.supervised_tokens
+        self.truncated += row.cut_tokens > 0
+
+    def join(self, other: "_Tally") -> None:
+        self.draws += other.draws
+        self.known += other.known
+        self.usable += other.usable
+        self.tokens += other.tokens
+        self.supervised += other.supervised
+        self.truncated += other.truncated
+        self.dropped.update(other.dropped)
+        self.longest = max(self.longest, other.longest)
 
     def scaled(self) -> TokenCount | None:
         """For all draws of the group; None when it has draws and none of them was encoded."""
         if self.draws and not self.known:
             return None
         scale = self.draws / max(self.known, 1)
-        scaled = {name: round(value * scale) for name, value in self.sums.items()}
-        return TokenCount(**scaled, longest=self.longest)
+        return TokenCount(
+            rows=round(self.usable * scale),
+            tokens=round(self.tokens * scale),
+            supervised=round(self.supervised * scale),
+            truncated=round(self.truncated * scale),
+            **{status: round(count * scale) for status, count in self.dropped.items()},
+            longest=self.longest,
+        )

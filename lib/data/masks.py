@@ -1,13 +1,15 @@
 """Which tokens of a row are learned, and what is cut from a row that is too long. Pure functions."""
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib.data.encoded import EncodedRow
+from lib.data.encoded import EncodedRow, Status
 from lib.data.rows import Example
-from lib.data.turns import Turn
+from lib.data.tokens import AnswerTokens, TokenRow
 from lib.settings.schema import DataSettings
+
+Span = tuple[int, int]
+"""The first index, and the one behind the last."""
 
 
 @dataclass(frozen=True)
@@ -28,89 +30,111 @@ class EncodingRules:
 
 
 @dataclass(frozen=True)
-class RenderedRow:
-    """A row as text, and where the answers stand in it."""
+class Mask:
+    """What becomes of a row's tokens. Kept are the first `front` of them and those from `begin` to `end`."""
 
-    example: Example
-    text: str
-    turns: tuple[Turn, ...]
+    status: Status
+    front: int
+    begin: int
+    end: int
+    learned: tuple[Span, ...]
+    """Among the tokens that are kept, in order."""
+    answer_tokens: int
+    """Tokens of the last answer, end-of-turn token included."""
+
+    @property
+    def cut_tokens(self) -> int:
+        """Tokens cut from the prompt's left."""
+        return self.begin - self.front
+
+    @property
+    def tokens(self) -> int:
+        return self.front + self.end - self.begin
+
+    @property
+    def supervised_tokens(self) -> int:
+        return sum(last - first for first, last in self.learned)
 
 
-def mask_row(
-    row: RenderedRow, ids: list[int], start_of: Callable[[int], int], rules: EncodingRules, bos_id: int | None
-) -> EncodedRow:
-    """The row with its mask, cut to the length allowed.
-
-    `start_of` gives the character of `row.text` at which a token starts. A token is learned when it starts
-    inside a learned span: one that straddles the end of an output marker is not. A row in which nothing but
-    end-of-turn tokens and white space would be learned is `nothing_supervised`.
-    """
-
-    def first_token_at(character: int) -> int:
-        # By bisection: reading the offsets of every token would take longer than tokenising.
-        return bisect_left(range(len(ids)), character, key=start_of)
-
-    supervised = [False] * len(ids)
-    has_content = False
-    for begin, turn in _learned(row, rules):
-        # The end-of-turn token is learned even where a token before it reaches over the marker.
-        first = min(first_token_at(begin), first_token_at(turn.closing))
-        last = first_token_at(turn.end)
+def mask_row(example: Example, row: TokenRow, rules: EncodingRules, bos_id: int | None) -> EncodedRow:
+    """The row with its mask, cut to the length allowed."""
+    mask = mask_of(row.answers, len(row.ids), rules, plain=row.plain, bos=_starts_with(row.ids, bos_id))
+    supervised = [False] * mask.tokens
+    for first, last in mask.learned:
         supervised[first:last] = [True] * (last - first)
-        has_content = has_content or bool(first < last and row.text[start_of(first) : turn.closing].strip())
-    answer_end = first_token_at(row.turns[-1].end)
-    encoded = EncodedRow(
-        row_id=row.example.row_id,
-        source=row.example.source,
-        labels=row.example.labels,
-        status="ok" if has_content else "nothing_supervised",
-        input_ids=ids,
+    return EncodedRow(
+        row_id=example.row_id,
+        source=example.source,
+        labels=example.labels,
+        status=mask.status,
+        input_ids=[*row.ids[: mask.front], *row.ids[mask.begin : mask.end]],
         supervised=supervised,
-        answer_tokens=answer_end - first_token_at(row.turns[-1].start),
+        answer_tokens=mask.answer_tokens,
+        cut_tokens=mask.cut_tokens,
     )
-    if not has_content or len(ids) <= rules.max_seq_len:
-        return encoded
-    turn_starts = [first_token_at(turn.start) for turn in row.turns]
-    return _cut(encoded, turn_starts, answer_end, rules.max_seq_len, bos_id)
 
 
-def learn_from(text: str, turn: Turn, rules: EncodingRules) -> int:
-    """The character from which the last answer is learned: its earliest output marker, else its start."""
-    found = [
-        (text.find(marker, turn.start, turn.closing), marker) for marker in rules.output_markers if marker
-    ]
+def mask_of(
+    answers: Sequence[AnswerTokens], tokens: int, rules: EncodingRules, *, plain: bool, bos: bool
+) -> Mask:
+    """The mask of a row of so many tokens; `bos`: the first of them begins the sequence and is never cut.
+
+    A token is learned when it starts inside a learned span: one that straddles the end of an output marker is
+    not. A row in which nothing but end-of-turn tokens and white space would be learned is
+    `nothing_supervised`.
+    """
+    last_only = rules.mask_cot and not plain
+    counted = answers[-1:] if last_only else answers
+    learned: list[Span] = []
+    has_content = False
+    for answer in counted:
+        # The end-of-turn token is learned even where a token before it reaches over the marker.
+        begin = learn_from(answer.text, rules) if last_only else 0
+        first = min(answer.token_at(begin), answer.closing)
+        if first < answer.end:
+            learned.append((first, answer.end))
+            said = answer.text[answer.starts[first - answer.first] :]
+            has_content = has_content or bool(said.strip())
+    last = answers[-1]
+    answer_tokens = last.end - last.first
+    if not has_content:
+        return Mask("nothing_supervised", 0, 0, tokens, tuple(learned), answer_tokens)
+    whole = Mask("ok", 0, 0, tokens, tuple(learned), answer_tokens)
+    return whole if tokens <= rules.max_seq_len else _cut(whole, counted, rules.max_seq_len, int(bos))
+
+
+def learn_from(answer: str, rules: EncodingRules) -> int:
+    """The character from which an answer is learned: its earliest output marker, else its start."""
+    found = [(answer.find(marker), marker) for marker in rules.output_markers if marker]
     # Of markers at the same place the longest is the one that was meant.
     places = sorted((place, -len(marker)) for place, marker in found if place >= 0)
     if not places:
-        return turn.start
+        return 0
     place, negative_length = places[0]
     return place if rules.output_learn_mode == "from_marker" else place - negative_length
 
 
-def _learned(row: RenderedRow, rules: EncodingRules) -> list[tuple[int, Turn]]:
-    """(first learned character, turn) of every turn that is learned."""
-    if row.example.text is not None or not rules.mask_cot:
-        return [(turn.start, turn) for turn in row.turns]
-    last = row.turns[-1]
-    return [(learn_from(row.text, last, rules), last)]
+def _starts_with(ids: Sequence[int], bos_id: int | None) -> bool:
+    return bos_id is not None and len(ids) > 0 and ids[0] == bos_id
 
 
-def _cut(row: EncodedRow, turn_starts: Sequence[int], end: int, limit: int, bos_id: int | None) -> EncodedRow:
+def _cut(mask: Mask, answers: Sequence[AnswerTokens], limit: int, front: int) -> Mask:
     """Cuts the prompt from the left, behind a beginning-of-sequence token.
 
     The whole last answer and one token of its prompt must fit, else the row is `too_long`. What follows the
     last end-of-turn token goes first. An earlier answer that loses its beginning is no longer learned.
     """
-    kept_front = 1 if bos_id is not None and row.input_ids[0] == bos_id else 0
-    if kept_front + 1 + row.answer_tokens > limit:
-        return replace(row, status="too_long")
-    begin = max(end - (limit - kept_front), kept_front)
-    unbroken = next(start for start in turn_starts if start >= begin)
-    supervised = [False] * (unbroken - begin) + row.supervised[unbroken:end]
-    return replace(
-        row,
-        status="truncated" if begin > kept_front else "ok",
-        input_ids=row.input_ids[:kept_front] + row.input_ids[begin:end],
-        supervised=row.supervised[:kept_front] + supervised,
-        cut_tokens=begin - kept_front,
-    )
+    if front + 1 + mask.answer_tokens > limit:
+        return replace(mask, status="too_long")
+    end = answers[-1].end
+    begin = max(end - (limit - front), front)
+    unbroken = next(answer.first for answer in answers if answer.first >= begin)
+    kept = [(first, min(last, front)) for first, last in mask.learned if first < front]
+    moved = begin - front
+    kept += [
+        (max(first, unbroken) - moved, min(last, end) - moved)
+        for first, last in mask.learned
+        if last > unbroken and first < end
+    ]
+    status: Status = "truncated" if begin > front else "ok"
+    return Mask(status, front, begin, end, tuple(kept), mask.answer_tokens)

@@ -7,16 +7,13 @@ names the labels that make a row a negative.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lib.data.labels import Label
 from lib.data.rows import Example
-from lib.files import parse_json
 from lib.settings.errors import Problem
 from lib.settings.json_values import WHOLE_MIX
 from lib.settings.schema import DataSettings
 
-PERSONS, OFFENDER, ACT = "persons", "is_offender", "act"
 Kind = tuple[str, bool] | None
 """Where a declared share applies and whether the row is a negative; None where no share is declared."""
 
@@ -35,10 +32,13 @@ class NegativeRule:
 
     def is_negative(self, example: Example) -> bool | None:
         """None: nothing tells negatives and positives apart for this row."""
-        if any(label.value in self.labels for label in example.labels):
+        return self.negative(example.labels, example.names_nobody)
+
+    def negative(self, labels: Sequence[Label], names_nobody: bool | None) -> bool | None:
+        """The same of a row with these labels and an answer that says so (`Example.names_nobody`)."""
+        if self.labels and any(label.value in self.labels for label in labels):
             return True
-        found = answer_is_negative(example.messages[-1].content) if example.messages else None
-        return False if found is None and self.labels else found
+        return False if names_nobody is None and self.labels else names_nobody
 
     def scope(self, source: str, labels: Sequence[Label]) -> str | None:
         """The first declared share that covers such a row."""
@@ -52,29 +52,6 @@ class NegativeRule:
 
 
 NO_RULE = NegativeRule({})
-
-
-def answer_is_negative(answer: str) -> bool | None:
-    """Whether an extraction record names no offender; None for anything that is no such record."""
-    if f'"{PERSONS}"' not in answer:
-        return None
-    said = answer.rpartition("</think>")[2]
-    try:
-        record = parse_json(said[said.find("{") : said.rfind("}") + 1])
-    except ValueError:
-        return None
-    if not isinstance(record, dict) or not isinstance(record.get(PERSONS), list):
-        return None
-    return not any(is_offender(person) for person in record[PERSONS])
-
-
-def is_offender(person: Any) -> bool:
-    """`is_offender` is true and `act` says something."""
-    return isinstance(person, dict) and person.get(OFFENDER) is True and bool(_said(person.get(ACT)))
-
-
-def _said(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 def scaled_parts(parts: Sequence[float], kinds: Sequence[Kind], shares: Mapping[str, float]) -> list[float]:

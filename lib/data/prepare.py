@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from lib.data.chat import ChatFormat
 from lib.data.cleaning import Clean, Finding, keep_all
 from lib.data.encoded import EncodedRow
-from lib.data.encoding import Encoded, encode_rows
+from lib.data.encoding import Encoded, encode_rows, known_rows
+from lib.data.keeping import keeper
 from lib.data.ledger import MixLedger, TokenCount, with_token_counts
 from lib.data.mixture import Mixture
 from lib.data.negatives import NegativeRule
@@ -15,7 +16,7 @@ from lib.data.packing import Pack, rows_alone
 from lib.data.realised import missed_shares, with_trained_rows, with_usable_negatives
 from lib.data.rows import Example, read_examples
 from lib.data.schedule import Schedule
-from lib.data.sources import AbsentSource, Source, load_source
+from lib.data.sources import AbsentSource, Keep, Source, load_source
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.settings.errors import InputError, Problem
@@ -97,11 +98,11 @@ def prepare_rows(
     ledger, schedule, remarks = _counted(mixture, rows, settings, processes)
     if not schedule.order.rows:
         raise InputError([_nothing_left(ledger, settings)])
+    train = (rows[example.row_id] for example in mixture.train)
+    validation = (rows[example.row_id] for example in mixture.validation)
     return PreparedData(
-        train=tuple(rows[example.row_id] for example in mixture.train if rows[example.row_id].usable),
-        validation=tuple(
-            rows[example.row_id] for example in mixture.validation if rows[example.row_id].usable
-        ),
+        train=tuple(row for row in train if row.usable),
+        validation=tuple(row for row in validation if row.usable),
         schedule=schedule,
         mixture=mixture,
         ledger=ledger,
@@ -132,10 +133,13 @@ def plan_rows(
     if mixture is None:
         return PlannedData(None, None, mixed.sources, mixed.absent, mixed.notices)
     everything = list({e.row_id: e for e in (*mixture.train, *mixture.validation)}.values())
-    unknown = sum(example.characters for example in everything if example.row_id not in mixed.encoded)
+    known = mixed.encoded or known_rows(chat, everything, settings)
+    unknown = sum(example.characters for example in everything if example.row_id not in known)
     complete = unknown <= characters
     chosen = everything if complete else _sample(mixture, characters)
-    rows, notices = _encoded(mixed.encoded, chat, chosen, settings)
+    if not complete:  # a sample has to be as even over the data sets, whichever are prepared already
+        known = {row.row_id: known[row.row_id] for row in chosen if row.row_id in known}
+    rows, notices = _encoded(known, chat, chosen, settings, kept=False)
     estimated = chat is None or not complete
     ledger, _, remarks = _counted(mixture, rows, settings, processes, estimated=estimated)
     if not estimated and not (ledger.encoded or TokenCount()).rows:
@@ -145,10 +149,16 @@ def plan_rows(
 
 
 def _encoded(
-    known: Encoded, chat: ChatFormat | None, examples: Sequence[Example], settings: StageSettings
+    known: Encoded,
+    chat: ChatFormat | None,
+    examples: Sequence[Example],
+    settings: StageSettings,
+    *,
+    kept: bool = True,
 ) -> tuple[Encoded, list[str]]:
     """These rows encoded, but for those that are already."""
-    rows, notices = encode_rows(chat, (row for row in examples if row.row_id not in known), settings)
+    unknown = (row for row in examples if row.row_id not in known)
+    rows, notices = encode_rows(chat, unknown, settings, kept=kept)
     return {**known, **rows}, notices
 
 
@@ -176,9 +186,11 @@ def _counted(
     return ledger, schedule, [*_loss_notices(ledger), *remarks]
 
 
-def load_examples(name: str, split: str, *, strict: bool) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+def load_examples(
+    name: str, split: str, *, strict: bool, keep: Keep | None = None
+) -> tuple[tuple[Example, ...], tuple[str, ...]]:
     """The usable rows of one data set outside the mix (an evaluation set), and notices."""
-    loaded = load_source(name, split)
+    loaded = load_source(name, split, keep=keep)
     if loaded is None:
         raise AssertionError("with downloads allowed a data set is loaded or an error")
     rows, notices = read_examples(Source(name, name, split, None, *loaded), strict=strict)
@@ -204,7 +216,7 @@ def prepare_heldout(settings: StageSettings, mixture: Mixture) -> tuple[Example,
     name = settings.evaluation.dataset_id
     if not name:
         return mixture.validation
-    examples, _ = load_examples(name, "train", strict=settings.strict)
+    examples, _ = load_examples(name, "train", strict=settings.strict, keep=keeper(settings.data))
     return examples
 
 

@@ -4,8 +4,10 @@ all steps."""
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from lib.data.encoded import EncodedRow
+from lib.data.labels import Label
 from lib.data.ledger import MixLedger, NegativeLine
 from lib.data.negatives import NegativeRule
 from lib.data.rows import Example
@@ -65,7 +67,7 @@ def size_in(unit: str, row: EncodedRow | None) -> int:
         return 1
     if not row.usable:
         return 0
-    return len(row.input_ids) if unit == "tokens" else row.supervised_tokens
+    return row.tokens if unit == "tokens" else row.supervised_tokens
 
 
 def missed_shares(ledger: MixLedger) -> tuple[Problem, ...]:
@@ -91,17 +93,18 @@ def with_trained_rows(
 ) -> MixLedger:
     """The ledger with the rows of so many steps counted; `times` says how often the row at a position of
     `rows` is trained on."""
-    groups: Counter[object] = Counter()
     negatives = _Negatives(rule)
     own = {line.id for line in ledger.sources if line.replay_of is None}
+    alike: Counter[tuple[str, tuple[Label, ...]]] = Counter()
     for position, count in times.items():
         example = rows[position]
-        groups["all"] += count
-        groups["source", example.source] += count
-        for label in example.labels:
-            groups[label] += count
+        alike[example.source, example.labels] += count
         if ledger.negatives and example.source in own:
             negatives.add(example, count)
+    groups: Counter[object] = Counter()
+    for (source, labels), count in alike.items():
+        for group in ("all", ("source", source), *labels):
+            groups[group] += count
     return replace(
         ledger,
         steps=steps,
@@ -127,27 +130,46 @@ class _Negatives:
     def __init__(self, rule: NegativeRule, size: Callable[[Example], int] = lambda _: 1) -> None:
         self.rule = rule
         self.size = size
-        self.all: Counter[str] = Counter()
-        self.negative: Counter[str] = Counter()
-        self.sizes: Counter[tuple[str, bool]] = Counter()
-        self._known: dict[str, bool | None] = {}
+        self._alike: Counter[_Alike] = Counter()
+        self._sizes: Counter[_Alike] = Counter()
 
     def add_all(self, examples: Iterable[Example]) -> None:
         for example in examples:
             self.add(example)
 
     def add(self, example: Example, times: int = 1) -> None:
-        if example.row_id not in self._known:
-            self._known[example.row_id] = self.rule.is_negative(example)
-        negative = self._known[example.row_id]
-        if negative is None:
-            return
-        scope = self.rule.scope(example.source, example.labels)
-        for name in {WHOLE_MIX, scope or WHOLE_MIX}:
-            self.all[name] += times
-            self.negative[name] += times * negative
-            self.sizes[name, negative] += times * self.size(example)
+        alike = (example.source, example.labels, example.names_nobody)
+        self._alike[alike] += times
+        self._sizes[alike] += times * self.size(example)
+
+    @cached_property
+    def all(self) -> Counter[str]:
+        """Read, as what follows, when all rows are added."""
+        return self._by_scope(self._alike, (True, False))
+
+    @cached_property
+    def negative(self) -> Counter[str]:
+        return self._by_scope(self._alike, (True,))
+
+    @cached_property
+    def _whole(self) -> tuple[Counter[str], Counter[str]]:
+        """Sizes of negatives, and of negatives and positives."""
+        return self._by_scope(self._sizes, (True,)), self._by_scope(self._sizes, (True, False))
 
     def share(self, scope: str) -> float:
-        whole = self.sizes[scope, True] + self.sizes[scope, False]
-        return self.sizes[scope, True] / whole if whole else 0.0
+        negative, whole = self._whole
+        return negative[scope] / whole[scope] if whole[scope] else 0.0
+
+    def _by_scope(self, counts: Counter["_Alike"], counted: tuple[bool, ...]) -> Counter[str]:
+        """Of the rows that are negatives or not, as `counted` says; those that nothing tells are neither."""
+        found: Counter[str] = Counter()
+        for (source, labels, names_nobody), count in counts.items():
+            if self.rule.negative(labels, names_nobody) in counted:
+                scope = self.rule.scope(source, labels)
+                for name in {WHOLE_MIX, scope or WHOLE_MIX}:
+                    found[name] += count
+        return found
+
+
+_Alike = tuple[str, tuple[Label, ...], bool | None]
+"""Source, labels and what the answer says: rows that have these in common are counted together."""

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lib.data.draws import check_draws, drawing_order
 from lib.data.labels import Label
@@ -24,7 +24,7 @@ class ReplaySource:
     @classmethod
     def of(cls, stage: int, name: str, draws: Sequence[Example]) -> "ReplaySource":
         own = f"stage {stage}: {name}"
-        return cls(stage, own, tuple(replace(example, source=own) for example in draws))
+        return cls(stage, own, tuple(example.renamed(own) for example in draws))
 
 
 @dataclass(frozen=True)

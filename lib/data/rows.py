@@ -8,13 +8,15 @@ this order.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from lib.data.broken_rows import BrokenRow
+from lib.data.extraction_record import answer_is_negative
 from lib.data.first_problems import FirstProblems
 from lib.data.labels import Label, labels_of
-from lib.data.sources import Source
+from lib.data.sources import NormalizedRows, Source
 from lib.settings.errors import InputError
 
 _ROLES = {
@@ -50,10 +52,18 @@ class Example:
     index: int
     """Position in its source, from 0."""
 
-    @property
+    @cached_property
     def row_id(self) -> str:
         """`source#index`."""
         return f"{self.source}#{self.index}"
+
+    @cached_property
+    def names_nobody(self) -> bool | None:
+        """Whether the answer is an extraction record without an offender; None where it is no such record."""
+        return answer_is_negative(self.messages[-1].content) if self.messages else None
+
+    def renamed(self, source: str) -> "Example":
+        return replace(self, source=source)
 
     @property
     def characters(self) -> int:
@@ -83,13 +93,7 @@ def read_examples(
     Rows that fit no format: strict, InputError with the first five and the total; lenient, an [ERROR] notice,
     and they are skipped and counted. A source without any usable row is always an InputError.
     """
-    examples: list[Example] = []
-    unfit = FirstProblems()
-    for index, row in enumerate(source.rows):
-        try:
-            examples.append(to_example(row, source.name, index, answered=answered))
-        except RowError as error:
-            unfit.extend(error.problems)
+    examples, unfit = _read(source, answered)
     problems = unfit.all_shown(source.name, "rows that cannot be used", len(source.rows))
     if unfit.total and (strict or not examples):
         raise InputError(problems)
@@ -101,6 +105,19 @@ def read_examples(
             f"the first is {first.where}: {first.value}, expected {first.expected}"
         )
     return SourceRows(source.name, source.weight, tuple(examples), unfit.total), tuple(notices)
+
+
+def _read(source: Source, answered: bool) -> tuple[Sequence[Example], FirstProblems]:
+    if isinstance(source.rows, NormalizedRows):
+        return source.rows.examples(source.name), source.rows.problems(source.name)
+    examples: list[Example] = []
+    unfit = FirstProblems()
+    for index, row in enumerate(source.rows):
+        try:
+            examples.append(to_example(row, source.name, index, answered=answered))
+        except RowError as error:
+            unfit.extend(error.problems)
+    return examples, unfit
 
 
 def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: bool = True) -> Example:

@@ -1,15 +1,53 @@
 """Data set ids into tables: local files and folders, or the Hugging Face Hub."""
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from lib.data.broken_rows import Row
+from lib.data.cache import LARGE_BYTES
 from lib.data.data_files import EXTENSIONS, files_of_split, fingerprint, read_file
+from lib.data.first_problems import FirstProblems
 from lib.data.hub import is_hub_id, load_from_hub, read_cached
-from lib.data.split_parts import PART_FORM, parse_split
+from lib.data.split_parts import PART_FORM, SplitPart, parse_split
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import DataSettings
+
+if TYPE_CHECKING:
+    from lib.data.rows import Example
+
+
+class NormalizedRows(ABC):
+    """Rows of a large data set that were brought into one format when it was loaded."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """With those that fit no format."""
+
+    @abstractmethod
+    def examples(self, name: str) -> tuple["Example", ...]:
+        """The usable ones, as rows of a source of this name."""
+
+    @abstractmethod
+    def problems(self, name: str) -> FirstProblems:
+        """Of the others."""
+
+
+Rows = Sequence[Row] | NormalizedRows
+
+
+class Keep(Protocol):
+    """Keeps rows on disk, not in memory."""
+
+    def files(self, files: Sequence[Path], part: SplitPart, fingerprint: str) -> NormalizedRows | None:
+        """The part of the rows of these files; None for files that cannot be read through."""
+
+    def stream(self, name: str, part: SplitPart) -> tuple[NormalizedRows, str] | None:
+        """The part of a Hub data set's rows as they arrive, and a fingerprint; None where that is not asked
+        for."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +61,7 @@ class Source:
     split: str
     weight: float | None
     """Its part of the mix; None: every row once."""
-    rows: Sequence[Row]
+    rows: Rows
     fingerprint: str
     """sha256 over the files' bytes, or the fingerprint that `datasets` gives a Hub data set."""
 
@@ -45,8 +83,10 @@ class LoadedSources:
     """[ERROR] lines of data sets that failed to load, in the lenient mode."""
 
 
-def load_sources(data: DataSettings, *, strict: bool, allow_download: bool = True) -> LoadedSources:
-    """Loads every data set of the mix, in its order.
+def load_sources(
+    data: DataSettings, *, strict: bool, allow_download: bool = True, keep: Keep | None = None
+) -> LoadedSources:
+    """Loads every data set of the mix, in its order; large ones through `keep`.
 
     Strict: InputError with the problems of all data sets that fail. Lenient: a failing one becomes a notice
     and is left out; InputError when none is left. Without `allow_download` a Hub data set that the local
@@ -58,7 +98,7 @@ def load_sources(data: DataSettings, *, strict: bool, allow_download: bool = Tru
     notices: list[str] = []
     for entry in data.mix:
         try:
-            loaded = load_source(entry.id, entry.split, allow_download=allow_download)
+            loaded = load_source(entry.id, entry.split, allow_download=allow_download, keep=keep)
         except InputError as error:
             problems.extend(error.problems)
             notices.append(f"[ERROR] Failed to load {entry.id}: {_one_line(error)}")
@@ -74,7 +114,9 @@ def load_sources(data: DataSettings, *, strict: bool, allow_download: bool = Tru
     return LoadedSources(tuple(sources), tuple(absent), tuple(notices))
 
 
-def load_source(name: str, split: str, *, allow_download: bool = True) -> tuple[Sequence[Row], str] | None:
+def load_source(
+    name: str, split: str, *, allow_download: bool = True, keep: Keep | None = None
+) -> tuple[Rows, str] | None:
     """Rows and fingerprint of one data set; None when it would have to be downloaded and must not.
 
     A path that exists is read from disk, whatever else the name may mean; one that only looks like a path is
@@ -82,14 +124,15 @@ def load_source(name: str, split: str, *, allow_download: bool = True) -> tuple[
     """
     path = Path(name).expanduser()
     if path.exists():
-        loaded: tuple[Sequence[Row], str] | None = _load_local(path, name, split)
+        loaded: tuple[Rows, str] | None = _load_local(path, name, split, keep)
     elif _looks_like_a_path(name):
         raise _missing_path(name, path)
     elif allow_download:
-        loaded = load_from_hub(name, split)
+        part = parse_split(split)
+        loaded = (keep.stream(name, part) if keep and part else None) or load_from_hub(name, split)
     else:
         loaded = read_cached(name, split)
-    if loaded is not None and not loaded[0]:
+    if loaded is not None and not len(loaded[0]):
         raise InputError.of(
             where=name,
             key="data set",
@@ -107,7 +150,7 @@ def _unique_name(name: str, split: str, taken: Sequence[str]) -> str:
     return f"{name} ({twins + 1})" if twins else name
 
 
-def _load_local(path: Path, name: str, split: str) -> tuple[Sequence[Row], str]:
+def _load_local(path: Path, name: str, split: str, keep: Keep | None) -> tuple[Rows, str]:
     part = parse_split(split)
     if part is None:
         raise InputError.of(
@@ -135,7 +178,17 @@ def _load_local(path: Path, name: str, split: str) -> tuple[Sequence[Row], str]:
         )
     # A single file is what the id names, whatever the split is called.
     files = files_of_split(path, part.name) if path.is_dir() else [path]
+    if keep and _are_large(files):
+        digest = fingerprint(files)
+        if kept := keep.files(files, part, digest):
+            return kept, digest
     return part.of([row for file in files for row in read_file(file)]), fingerprint(files)
+
+
+def _are_large(files: Sequence[Path]) -> bool:
+    return sum(file.stat().st_size for file in files) >= LARGE_BYTES and all(
+        os.access(file, os.R_OK) for file in files
+    )
 
 
 def _looks_like_a_path(name: str) -> bool:

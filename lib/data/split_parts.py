@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lib.data.broken_rows import Row
 
+Rows = TypeVar("Rows", Sequence[Row], range)
 PART_FORM = "NAME, NAME[FROM:TO] in rows or NAME[FROM%:TO%]"
 _PART = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<first>-?\d+%?)?:(?P<last>-?\d+%?)?\])?")
 
@@ -20,7 +22,7 @@ class SplitPart:
     last: int | None = None
     percent: bool = False
 
-    def of(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def of(self, rows: Rows) -> Rows:
         """The rows of this part, in their order; a border beyond the end is the end, as with `datasets`."""
         size = len(rows)
         first = 0 if self.first is None else self._row(self.first, size)

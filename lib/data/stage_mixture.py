@@ -8,6 +8,7 @@ from lib.data.amounts import Algebra
 from lib.data.chat import ChatFormat
 from lib.data.cleaning import Clean, Finding, audit_lines, keep_all, without_rows
 from lib.data.encoding import Encoded, encode_rows
+from lib.data.keeping import keeper
 from lib.data.local_identity import local_fingerprints
 from lib.data.mixture import Mixture, plan_mixture
 from lib.data.negatives import NegativeRule
@@ -87,7 +88,7 @@ def _own_mixture(
     allow_download: bool,
 ) -> StageMixture:
     data = settings.data
-    loaded = load_sources(data, strict=settings.strict, allow_download=allow_download)
+    loaded = load_sources(data, strict=settings.strict, allow_download=allow_download, keep=keeper(data))
     tables, notices = _tables(loaded.sources, strict=settings.strict)
     records = tuple(
         SourceRecord(s.id, s.name, s.split, s.weight, len(s.rows), s.fingerprint) for s in loaded.sources
@@ -186,7 +187,8 @@ def _pool(
 def _evaluation_keys(settings: StageSettings, *, allow_download: bool) -> frozenset[str]:
     """Keys of the rows that a stage's answers are scored on, beside its validation rows."""
     name = settings.evaluation.dataset_id
-    loaded = load_source(name, "train", allow_download=allow_download) if name else None
+    keep = keeper(settings.data)
+    loaded = load_source(name, "train", allow_download=allow_download, keep=keep) if name else None
     if loaded is None:
         return frozenset()
     rows, _ = read_examples(Source(name, name, "train", None, *loaded), strict=False)

@@ -27,10 +27,10 @@ def pack_stage(
 def token_lengths(rows: Sequence[Example], encoded: Encoded, longest: int) -> list[int]:
     """Tokens of each row; of one that is not encoded, by the characters a token has in those that are."""
     known = [row for row in rows if row.row_id in encoded]
-    tokens = sum(len(encoded[row.row_id].input_ids) for row in known)
+    tokens = sum(encoded[row.row_id].tokens for row in known)
     per_character = tokens / max(sum(row.characters for row in known), 1)
     return [
-        len(encoded[row.row_id].input_ids)
+        encoded[row.row_id].tokens
         if row.row_id in encoded
         else min(max(round(row.characters * per_character), 1), longest)
         for row in rows
@@ -51,8 +51,7 @@ def stage_order(
         return TrainingOrder(len(rows), settings.seed), notices
     if data.order == "length":
         difficulty = tuple(
-            float(len(encoded[row.row_id].input_ids) if row.row_id in encoded else row.characters)
-            for row in rows
+            float(encoded[row.row_id].tokens if row.row_id in encoded else row.characters) for row in rows
         )
     else:
         levels = [complexity_of(row.labels, data.order_levels) for row in rows]

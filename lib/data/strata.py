@@ -3,6 +3,7 @@ set, or, where a share of negatives is declared, its negatives and its positives
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lib.data.amounts import Algebra, Amounts, asked_amounts, exhausted_parts, granted_amounts
 from lib.data.draws import even_counts, even_draws_of_size
@@ -21,7 +22,7 @@ class Stratum:
     sizes: tuple[int, ...]
     """Of these rows, in the unit of the mix."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(self.sizes)
 

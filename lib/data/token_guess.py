@@ -5,7 +5,6 @@ import math
 from lib.data.encoded import EncodedRow
 from lib.data.masks import EncodingRules, learn_from
 from lib.data.rows import Example
-from lib.data.turns import Turn
 
 # Measured on English instructions with structured answers and a 152k-entry vocabulary: 2.97 on average (long
 # numbers take a token a digit). Japanese takes close to a token a character.
@@ -20,7 +19,7 @@ def guess_row(example: Example, rules: EncodingRules) -> EncodedRow:
     answer = contents[-1]
     learned = answer
     if rules.mask_cot and example.text is None:
-        learned = answer[learn_from(answer, Turn(0, len(answer), len(answer)), rules) :]
+        learned = answer[learn_from(answer, rules) :]
     lengths = [guess_tokens(content) + _TOKENS_PER_MESSAGE for content in contents]
     total, answer_tokens, supervised = sum(lengths), lengths[-1], guess_tokens(learned) + 1
     cut = max(total - rules.max_seq_len, 0)

@@ -15,6 +15,8 @@ SHOWN_LABELS = 40
 
 def multiplier_of(example: Example, rules: Mapping[str, float]) -> float:
     """The largest multiplier among the rules that match a label of the row; 1.0 when none does."""
+    if not rules:
+        return 1.0
     return max((rules[label.value] for label in example.labels if label.value in rules), default=1.0)
 
 

@@ -14,7 +14,7 @@ from lib.data.chat_template import TEMPLATE_ERRORS
 from lib.data.data_files import EXTENSIONS
 from lib.data.first_problems import FirstProblems
 from lib.data.rows import Example, Message, read_examples
-from lib.data.sources import Source, load_source
+from lib.data.sources import NormalizedRows, Source, load_source
 from lib.evaluation.answers import Question
 from lib.evaluation.evaluation_set import as_question
 from lib.settings import InputError, Problem, Problems
@@ -64,6 +64,7 @@ def read_input(path: Path, system: str = "") -> InputRows:
     loaded = load_source(str(path), "train")
     assert loaded is not None, "a file is on this machine"
     rows, digest = loaded
+    assert not isinstance(rows, NormalizedRows), "nothing keeps them on disk"
     problems = Problems()
     problems.extend(_unwritable(rows, path))
     try:

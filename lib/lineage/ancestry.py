@@ -39,6 +39,10 @@ WITHOUT_EFFECT = frozenset(
         "MLFLOW_EXPERIMENT_NAME",
         "MLFLOW_TRACKING_URI",
         "SFT_TENSORBOARD",
+        "SFT_CACHE_DIR",
+        "SFT_CACHE_GB",
+        "SFT_DATASET_NUM_PROC",
+        "SFT_DATASET_STREAMING",
         # A finished stage that was to stop at a bad step met none: skipping would have come to the same.
         "SFT_ON_NAN",
         # A permission, not a change.

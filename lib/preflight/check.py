@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lib.audit.audit import audit_rows
 from lib.data.chat import ChatFormat
 from lib.data.prepare import plan_rows
 from lib.lineage.curriculum import SurveyedStage, survey
@@ -125,7 +126,12 @@ def _with_data(
         earlier = replayed_stages(subject.stage, upcoming)
         processes = subject.world.processes
         planned = plan_rows(
-            subject.settings, subject.chat, characters=characters, processes=processes, earlier=earlier
+            subject.settings,
+            subject.chat,
+            characters=characters,
+            processes=processes,
+            earlier=earlier,
+            clean=audit_rows,
         )
         plan = make_plan(
             subject.stage, planned, subject.world, runs_before=subject.runs_before, forced=True, chat=None

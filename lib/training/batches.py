@@ -12,11 +12,9 @@ from lib.settings import InputError
 from lib.training.row_separation import mixing_of_rows
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lib.data.encoded import EncodedRow
-    from lib.data.packing import Pack
 
 
 @dataclass(frozen=True)
@@ -80,27 +78,3 @@ def choose_batch_form(model: PreTrainedModel, rows: Sequence[EncodedRow], *, pac
             remedy="set SFT_PACKING=0; SFT_GROUP_BY_LENGTH=1 saves most of the padding there",
         )
     return BatchForm(False, obstacle)
-
-
-def training_dataset(rows: Sequence[EncodedRow], packs: Sequence[Pack]) -> Dataset:
-    """One entry per pack: `input_ids`, `labels` (the token where it is learned, else -100), and the lengths
-    of its rows as `seq_lengths`."""
-    from datasets import Dataset
-
-    members = [[rows[i] for i in pack] for pack in packs]
-    return Dataset.from_dict(
-        {
-            "input_ids": [[token for row in pack for token in row.input_ids] for pack in members],
-            "labels": [[label for row in pack for label in row.targets()] for pack in members],
-            "seq_lengths": [[len(row.input_ids) for row in pack] for pack in members],
-        }
-    )
-
-
-def validation_dataset(rows: Sequence[EncodedRow]) -> Dataset:
-    """One entry per row: `input_ids` and `labels`."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {"input_ids": [row.input_ids for row in rows], "labels": [row.targets() for row in rows]}
-    )

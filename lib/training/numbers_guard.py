@@ -58,7 +58,14 @@ class NumbersGuard(TrainerCallback):
         self._gradients = FirstGradients(self._trainer.model)
         watch_zero(options["optimizer"].optimizer, self._refuses)
 
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Where DeepSpeed left a step out, nobody has moved the schedule on."""
+        if self._schedule_waits:
+            engine = self._trainer.accelerator.deepspeed_engine_wrapped.engine
+            (engine.lr_scheduler or self._trainer.lr_scheduler).step()
+
     def begin_step(self) -> None:
+        self._schedule_waits = False
         self._passes: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         self._logged_before = self._trainer._tr_loss.clone()
         self._judged: Judged | None = None
@@ -117,12 +124,10 @@ class NumbersGuard(TrainerCallback):
             print(said, flush=True)
 
     def _leave_out(self) -> None:
-        """No gradient, no optimizer step. DeepSpeed has left it out itself, and nobody moves the schedule."""
+        """No gradient, no optimizer step. DeepSpeed has left it out itself."""
         self._trainer.model.zero_grad()
         self._trainer._tr_loss.copy_(self._logged_before)
-        if self._trainer.is_deepspeed_enabled:
-            engine = self._trainer.accelerator.deepspeed_engine_wrapped.engine
-            (engine.lr_scheduler or self._trainer.lr_scheduler).step()
+        self._schedule_waits = self._trainer.is_deepspeed_enabled
 
 
 Judged = tuple[float, float | None, Verdict | None]

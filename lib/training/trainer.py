@@ -106,11 +106,11 @@ def build_trainer(
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     from lib.training.bad_batches import BAD_BATCHES, BadBatches
-    from lib.training.batches import training_dataset, validation_dataset
     from lib.training.embedding_noise import EmbeddingNoise
     from lib.training.numbers import Numbers
     from lib.training.numbers_guard import NumbersGuard
     from lib.training.progress import ProgressCallback
+    from lib.training.row_tables import training_dataset, validation_dataset
     from lib.training.stage_trainer import StageTrainer
 
     patience = settings.training.early_stopping_patience

@@ -30,11 +30,15 @@ def say_last(text: str, *, follows: bool = False, environ: Mapping[str, str] = o
 
     `follows` marks what only comes of another rank's failure.
     """
-    path = environ.get(ERROR_FILE)
-    if environ.get(OURS) and path and _leave(path, text, follows):
+    if is_heard(environ) and _leave(environ[ERROR_FILE], text, follows):
         return
     rank = environ.get("RANK")
     print(f"[rank {rank}] {text}" if rank else text, file=sys.stderr, flush=True)
+
+
+def is_heard(environ: Mapping[str, str] = os.environ) -> bool:
+    """True in a worker whose last words `run_workers` will say."""
+    return OURS in environ and ERROR_FILE in environ
 
 
 def _leave(path: str, text: str, follows: bool) -> bool:

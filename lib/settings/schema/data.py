@@ -170,3 +170,31 @@ class DataSettings:
         ranks("levels from easy to hard between commas, equal ones between |"),
         meaning="Words for complexity; numbers need no entry",
     )
+    cache_dir: str = key(
+        "SFT_CACHE_DIR",
+        "",
+        local_or_named("a folder, `off`, or empty"),
+        meaning="Where rows of large data sets are kept prepared (docs/preparation.md); empty: "
+        "`lora-curriculum/data` in the user's cache folder; `off`: nowhere, they stay in memory",
+    )
+    streaming: bool = key(
+        "SFT_DATASET_STREAMING",
+        "0",
+        flag(),
+        meaning="Read Hub data sets row by row as they arrive: their files are not stored, only the rows of "
+        "the part that is asked for, such as `train[:50000]` (docs/preparation.md)",
+    )
+    cache_gb: float = key(
+        "SFT_CACHE_GB",
+        "100",
+        number(minimum=0),
+        unit="GB",
+        meaning="How large that folder may grow: beyond, what was not used for longest is removed",
+    )
+    num_proc: int | None = key(
+        "SFT_DATASET_NUM_PROC",
+        "",
+        optional(integer(minimum=1)),
+        unit="processes",
+        meaning="Processes that prepare rows of large data sets; empty: one per core",
+    )

@@ -26,7 +26,7 @@ def learned(chat: ChatFormat, example: Example, rules: EncodingRules) -> str:
     row = encode(chat, example, rules)
     assert len(row.input_ids) == len(row.supervised)
     tokens = [token for token, on in zip(row.input_ids, row.supervised, strict=True) if on]
-    return str(chat._tokenizer.decode(tokens, skip_special_tokens=False))
+    return str(chat.tokenizer.decode(tokens, skip_special_tokens=False))
 
 
 def test_only_the_output_and_the_end_token_are_learned(
@@ -56,7 +56,7 @@ def test_white_space_at_the_border_of_an_answer(
 ) -> None:
     """The tokenizer trims offsets: the line end of the header must not count as part of the answer."""
     row = encode(chat, conversation("u: q", "a: \n\nhello  "), rules())
-    whole = chat._tokenizer.encode(chat.render(conversation("u: q", "a: \n\nhello  ").messages)).ids
+    whole = chat.tokenizer.encode(chat.render(conversation("u: q", "a: \n\nhello  ").messages)).ids
     assert row.input_ids == whole
     assert learned(chat, conversation("u: q", "a: hello"), rules()) == "hello<|im_end|>"
 
@@ -65,7 +65,7 @@ def test_a_token_that_straddles_the_marker_is_not_learned(
     chat: ChatFormat, conversation: Conversation, rules: Rules
 ) -> None:
     example = conversation("u: q", "a: Output:\n{}")
-    chat._tokenizer.add_tokens([":\n"])
+    chat.tokenizer.add_tokens([":\n"])
     assert learned(chat, example, rules()) == "{}<|im_end|>"
 
 
@@ -158,7 +158,7 @@ def test_every_general_template_ends_answers_with_a_token(
     assert chat.stop_ids == (tokenizer.token_to_id("<|im_end|>"),)
     prompt = chat.render(example.messages[:2], True)
     assert chat.render(example.messages).startswith(prompt)
-    assert chat.prompt_ids(example.messages[:2]) == chat._tokenizer.encode(prompt).ids
+    assert chat.prompt_ids(example.messages[:2]) == chat.tokenizer.encode(prompt).ids
 
 
 NO_END = "{% for m in messages %}{{ m.role + ':\\n' + m.content + '\\n' }}{% endfor %}"

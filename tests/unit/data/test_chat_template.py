@@ -33,7 +33,7 @@ def test_load_finds_templates_and_tokens_in_the_config(tokenizer_folder: Path, t
     assert chat is not None
     assert chat.template == TEMPLATE
     assert chat.special_tokens == {"eos_token": "<|end|>", "bos_token": "<|im_start|>"}
-    assert len(chat._tokenizer.encode("<|end|><|extra|>").ids) == 2
+    assert len(chat.tokenizer.encode("<|end|><|extra|>").ids) == 2
     own = tmp_path / "own.jinja"
     own.write_text(TEMPLATE + "!")
     overridden = ChatFormat.load(tokenizer_folder, str(own))
@@ -112,7 +112,7 @@ def test_gemmas_turns_with_a_system_message_before_the_question(tokenizer_folder
         "<bos><start_of_turn>user\n短く。\n\n首都は?<end_of_turn>\n<start_of_turn>model\n東京。<end_of_turn>\n"
         "<start_of_turn>user\n人口は?<end_of_turn>\n<start_of_turn>model\n"
     )
-    chat._tokenizer.add_special_tokens(["<start_of_turn>", "<end_of_turn>"])
+    chat.tokenizer.add_special_tokens(["<start_of_turn>", "<end_of_turn>"])
     assert (chat.end_of_turn, chat.notices) == ("<end_of_turn>", ())
     # Without a system message it is what Gemma's own template writes.
     assert chat.render(talk[1:3]) == (

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from lib.data.extraction_record import answer_is_negative
 from lib.data.mixture import plan_mixture
-from lib.data.negatives import NegativeRule, answer_is_negative, scaled_parts
+from lib.data.negatives import NegativeRule, scaled_parts
 from lib.data.rows import SourceRows, to_example
 from lib.evaluation.extraction import judge
 from lib.settings.errors import InputError

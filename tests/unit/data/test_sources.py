@@ -162,7 +162,7 @@ def test_a_hub_error_says_what_failed_and_what_to_do(
         monkeypatch.delenv(key, raising=False)
     for key, value in environ.items():
         monkeypatch.setenv(key, value)
-    assert expected in str(hub._load_error("x/y", "test", error))
+    assert expected in str(hub.load_error("x/y", "test", error))
 
 
 def test_a_json_round_trip_of_unicode_keeps_the_text(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lib.inference.source import folder_source
+from lib.inference.folder_source import folder_source
 from lib.model.adapter import load_adapter
 from lib.model.base import load_model, load_tokenizer
 from lib.model.foreign_code import (

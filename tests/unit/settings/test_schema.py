@@ -50,6 +50,10 @@ DEFAULTS = {
     "SFT_ORDER": "shuffled",
     "SFT_ORDER_PACING": "linear",
     "SFT_ORDER_LEVELS": "simple|easy|low,medium|moderate,complex|hard|high",
+    "SFT_CACHE_DIR": "",
+    "SFT_DATASET_STREAMING": "0",
+    "SFT_CACHE_GB": "100",
+    "SFT_DATASET_NUM_PROC": "",
     "SFT_AUDIT": "off",
     "SFT_AUDIT_CHECKS": "empty,truncated,format,template_token,"
     "duplicate,near_duplicate,evaluation,near_evaluation",

@@ -12,13 +12,9 @@ from torch.nn.functional import cross_entropy
 from lib.data.encoded import EncodedRow
 from lib.data.packing import pack_rows, rows_alone
 from lib.settings import InputError
-from lib.training.batches import (
-    BatchForm,
-    choose_batch_form,
-    training_dataset,
-    validation_dataset,
-)
+from lib.training.batches import BatchForm, choose_batch_form
 from lib.training.row_separation import mixing_of_rows
+from lib.training.row_tables import training_dataset, validation_dataset
 
 SIZES = {
     "vocab_size": 64,

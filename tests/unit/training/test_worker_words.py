@@ -1,14 +1,16 @@
 """Several processes fail: what the user reads, once."""
 
 import json
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lib.training import launch
 from lib.training.launch import World, run_workers
-from lib.training.worker_words import say_last
+from lib.training.worker_words import last_words, say_last
 
 SAY = "from lib.training.worker_words import say_last\n"
 
@@ -35,15 +37,29 @@ def test_what_all_say_is_said_once(ended: Any) -> None:
     assert err.strip() == "SFT_LR: expected a number"
 
 
-def test_the_cause_speaks_and_not_its_consequence(ended: Any) -> None:
-    """Rank 0 notices first, but only that it lost the other one."""
-    code, err = ended(
-        "time.sleep(0.2 * rank)\n"
-        "say_last('memory' if rank else 'connection closed', follows=not rank)\n"
-        "time.sleep(0.6 - 0.2 * rank)\nsys.exit(1)"
+def failure(code: int, text: str = "", *, at: int = 0, follows: bool = False, signal: str = "") -> Any:
+    """A failed worker as torch describes it: what it left, or the signal that ended it."""
+    note = {"message": text, "extraInfo": {"timestamp": "7", "at": 7 * 10**9 + at, "follows": follows}}
+    return SimpleNamespace(exitcode=code, message=note if text else signal, timestamp=7)
+
+
+def test_the_first_to_fail_speaks_within_one_second() -> None:
+    assert last_words({0: failure(1, "second", at=20), 1: failure(2, "first", at=10)}) == (
+        "[rank 1] first",
+        2,
     )
-    assert code == 1
-    assert err.strip() == "[rank 1] memory"
+
+
+def test_the_cause_speaks_and_not_its_consequence() -> None:
+    """Rank 0 was quicker to notice that it lost the other one, and a third was only asked to end."""
+    lost = failure(1, "connection closed", at=10, follows=True)
+    asked = failure(-signal.SIGTERM, signal="Signal 15 (SIGTERM) received by PID 3")
+    assert last_words({0: lost, 1: failure(1, "memory", at=20), 2: asked}) == ("[rank 1] memory", 1)
+    assert last_words({0: lost, 2: asked}) == ("connection closed", 1)
+    assert last_words({2: asked}) == ("", 128 + signal.SIGTERM)
+    died = failure(-signal.SIGKILL, signal="Signal 9 (SIGKILL) received by PID 2")
+    words, code = last_words({0: lost, 1: died})
+    assert (words.splitlines()[0], code) == ("rank 1 failed: killed from outside", 1)
 
 
 def test_a_killed_rank_is_explained(ended: Any) -> None:
