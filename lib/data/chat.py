@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,7 +21,7 @@ from lib.data.refused_rows import refused, unrenderable
 from lib.data.rows import Example, Message
 from lib.data.template_bounds import many_bounded
 from lib.data.tokenizer_files import read_tokenizer_files
-from lib.data.tokens import RenderedRow, TextTokens, TokenRow, encode_texts, token_row
+from lib.data.tokens import RenderedRow, TokenRow, encode_texts, token_row
 from lib.data.turns import TemplateFacts, Turn, find_turns
 from lib.settings.errors import InputError, Problem
 
@@ -158,14 +158,12 @@ class ChatFormat:
         examples: Sequence[Example],
         *,
         last_only: bool,
-        encode: Callable[[list[str]], list[TextTokens]] | None = None,
     ) -> list[TokenRow | str]:
-        """Every row as tokens with its answers, or only the last of them; or why the template refuses it.
-        `encode` may take the place of the tokenizer where it gives the same."""
+        """Every row as tokens with its answers, or only the last of them; or why the template refuses it."""
         with many_bounded():
             rendered = [self._rendered_or_reason(example, last_only) for example in examples]
         texts = [row.text for row in rendered if isinstance(row, RenderedRow)]
-        tokens = iter(encode(texts) if encode else encode_texts(self.tokenizer, texts))
+        tokens = iter(encode_texts(self.tokenizer, texts))
         return [token_row(row, next(tokens)) if isinstance(row, RenderedRow) else row for row in rendered]
 
     def tokens_of(self, example: Example, rules: EncodingRules) -> tuple[RenderedRow, Encoding]:
@@ -260,11 +258,7 @@ class ChatFormat:
     def _facts(self) -> TemplateFacts:
         longest_first = sorted(self.control_tokens, key=lambda text: (-len(text), text))
         pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        try:
-            with_header = self.render(_PROBE[:1], True) != self.render(_PROBE[:1], False)
-        except TEMPLATE_ERRORS:  # unusual demands; the rows themselves will show whether it works
-            with_header = True
-        return TemplateFacts(pattern, with_header)
+        return TemplateFacts.of(pattern, _PROBE, self.render)
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 from unicodedata import is_normalized
 
 from tokenizers import Encoding, Tokenizer, normalizers
@@ -67,14 +68,9 @@ class TextTokens:
 
     @classmethod
     def of(cls, encoding: Encoding) -> "TextTokens":
-        def start_of(token: int) -> int:
-            span = encoding.token_to_chars(token)
-            if span is None:
-                raise AssertionError("every token comes from the text: no post-processor adds any")
-            start: int = span[0]
-            return start
-
-        return cls(encoding.ids, start_of)
+        # Every token has its place: no post-processor adds any that is not in the text.
+        span_of = cast("Callable[[int], tuple[int, int]]", encoding.token_to_chars)
+        return cls(encoding.ids, lambda token: span_of(token)[0])
 
 
 def token_row(row: RenderedRow, tokens: TextTokens) -> TokenRow:
@@ -85,7 +81,7 @@ def _answer(text: str, turn: Turn, tokens: TextTokens) -> AnswerTokens:
     # By bisection: reading the offsets of every token would take longer than tokenising.
     places = range(len(tokens.ids))
     first, end = (bisect_left(places, place, key=tokens.start_of) for place in (turn.start, turn.end))
-    starts = tuple(tokens.start_of(token) - turn.start for token in range(first, end))
+    starts = tuple([place - turn.start for place in map(tokens.start_of, range(first, end))])
     return AnswerTokens(first, text[turn.start : turn.closing], starts)
 
 

@@ -19,6 +19,23 @@ class TemplateFacts:
     """Matches the tokens that can close a turn."""
     writes_generation_prompt: bool
     """Whether add_generation_prompt adds the header of an answer."""
+    header: str = ""
+    """What add_generation_prompt adds; "" where it does not just add something."""
+    tail: str = ""
+    """What follows the last answer, its end-of-turn token first or after white space; "" without one."""
+
+    @classmethod
+    def of(cls, end_tokens: re.Pattern[str], probe: Sequence[Message], render: Render) -> "TemplateFacts":
+        """As the template shows them on a question with its answer."""
+        try:
+            asked, prompt, whole = render(probe[:1], False), render(probe[:1], True), render(probe, False)
+        except TEMPLATE_ERRORS:  # unusual demands; the rows themselves will show whether it works
+            return cls(end_tokens, True)
+        header = prompt.removeprefix(asked) if prompt.startswith(asked) else ""
+        _, found, tail = whole.rpartition(header + probe[1].content)
+        token = end_tokens.search(tail)
+        closed = bool(found and token and not tail[: token.start()].strip())
+        return cls(end_tokens, prompt != asked, header, tail if closed else "")
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,31 @@ def find_turns(
     Raises ValueError when an answer cannot be found in the text.
     """
     answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    return [_turn(messages, i, text, render, facts) for i in (answers[-1:] if last_only else answers)]
+    wanted = answers[-1:] if last_only else answers
+    framed = _framed([messages[i].content for i in answers], text, facts)
+    if framed is not None:
+        return framed[-len(wanted) :]
+    return [_turn(messages, i, text, render, facts) for i in wanted]
+
+
+def _framed(answers: Sequence[str], text: str, facts: TemplateFacts) -> list[Turn] | None:
+    """The turns of a conversation that ends with an answer, without rendering any of it again: each answer
+    stands word for word between the header and the tail, and a header stands nowhere else. None where the
+    template writes otherwise, or where a row's content has the header in it."""
+    header, tail = facts.header, facts.tail
+    if not (header and tail) or text.count(header) != len(answers):
+        return None
+    token = facts.end_tokens.search(tail)
+    assert token is not None, "a tail has an end-of-turn token"
+    turns, end = [], 0
+    for answer in answers:
+        start = text.index(header, end) + len(header)
+        closing = start + len(answer)
+        end = closing + len(tail)
+        if text[start:closing] != answer or text[closing:end] != tail:
+            return None
+        turns.append(Turn(start, closing + token.start(), closing + token.end()))
+    return turns if end == len(text) else None
 
 
 def _turn(messages: Sequence[Message], i: int, text: str, render: Render, facts: TemplateFacts) -> Turn:

@@ -18,7 +18,6 @@ from lib.data.stored.examples import ExampleStore, StoredExample, contents_of
 from lib.data.stored.folder import StoreFolder, disk_errors, prune, read_shard, write_shard
 from lib.data.stored.keys import store_key
 from lib.data.stored.token_shards import token_batch, token_rows
-from lib.data.stored.word_tokens import WordTokenizer, word_tokenizer
 from lib.data.stored.workers import Task, run_tasks
 
 WHOLE_STORE = 0.5
@@ -147,22 +146,22 @@ def encode_shard(
 ) -> None:
     """One shard of tokens, unless it is there, and the rows that are made of it. For a process that `take`
     was called in."""
-    chat, words = _GIVEN[0]
+    chat = _GIVEN[0]
     if tokens.exists():
         batch = read_shard(tokens)
     else:
-        batch = token_batch(chat, words, contents_of(read_shard(source), rows))
+        batch = token_batch(chat, contents_of(read_shard(source), rows))
         write_shard(tokens, batch, compressed=True)
     made = token_rows(batch, last_only=rules.mask_cot)
     write_shard(encoded, encoded_batch(made, rules, chat.bos_id))
 
 
-_GIVEN: list[tuple[ChatFormat, WordTokenizer | None]] = []
+_GIVEN: list[ChatFormat] = []
 """Of this process: sending it along with every task would take longer than the task."""
 
 
 def take(chat: ChatFormat) -> None:
-    _GIVEN[:] = [(chat, word_tokenizer(chat.tokenizer))]
+    _GIVEN[:] = [chat]
 
 
 def _by_source(examples: Sequence[StoredExample]) -> Iterator[tuple[str, ExampleStore, list[StoredExample]]]:

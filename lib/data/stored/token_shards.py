@@ -8,7 +8,6 @@ import pyarrow
 
 from lib.data.chat import ChatFormat
 from lib.data.rows import Example
-from lib.data.stored.word_tokens import WordTokenizer
 from lib.data.tokens import AnswerTokens, TokenRow
 
 _INTEGERS = pyarrow.list_(pyarrow.int32())
@@ -27,12 +26,9 @@ _SCHEMA = pyarrow.schema(
 row, and why it refuses to show answers before the last, which only matters where these are learned."""
 
 
-def token_batch(
-    chat: ChatFormat, words: WordTokenizer | None, examples: Sequence[Example]
-) -> pyarrow.RecordBatch:
+def token_batch(chat: ChatFormat, examples: Sequence[Example]) -> pyarrow.RecordBatch:
     """All answers of every row, so that any mask can be made of it."""
-    encode = words.encode if words else None
-    every = chat.tokenize(examples, last_only=False, encode=encode)
+    every = chat.tokenize(examples, last_only=False)
     reasons = [row if isinstance(row, str) else None for row in every]
     again = [example for example, reason in zip(examples, reasons, strict=True) if reason is not None]
     last = iter(chat.tokenize(again, last_only=True))
