@@ -35,7 +35,9 @@ class Trained:
     def fit_result(self) -> FitResult:
         from lib.training.trainer import FitResult
 
-        return FitResult(**{name: self.result[name] for name in FitResult.__dataclass_fields__})
+        return FitResult(
+            **{name: self.result[name] for name in FitResult.__dataclass_fields__ if name in self.result}
+        )
 
     def checksum(self) -> str:
         return json_sha256(asdict(self))

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from lib.heartbeat import beat
 from lib.model.checkpoint_layout import ParameterMerge
 from lib.model.low_rank_sum import Workspace, merge_matrix, read_factors, working_bytes
 from lib.model.merge_proof import Tally

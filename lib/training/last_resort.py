@@ -1,0 +1,49 @@
+"""The stacks of a process that holds Python's own lock inside of C code: no thread of it can run Python.
+
+`faulthandler` writes them from a thread that needs no Python, into a pipe; a shell at the other end prints one
+line and keeps the rest. The watchdog puts it off as long as it runs.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import subprocess
+from pathlib import Path
+
+# $0: what to say, $1: the file. Ends when this process closes the pipe or dies.
+RELAY = (
+    'IFS= read -r first || exit 0; printf "%s\\n" "$0" >&2; mkdir -p "${1%/*}"; '
+    '{ printf "==== %s\\n" "$0"; printf "%s\\n" "$first"; cat; } >> "$1"'
+)
+SLACK = 1.25
+"""Of the limit: a watchdog that runs speaks first."""
+END_SECONDS = 2.0
+
+
+class LastResort:
+    def __init__(self, limit: float, rank: int, stacks: Path, *, stops: bool) -> None:
+        self._seconds, self._stops = limit * SLACK, stops
+        said = (
+            f"[{'ERROR' if stops else 'WARNING'}] nothing has moved in rank {rank} for {self._seconds:.1f} s, "
+            f"not even its watchdog: held inside of C code. Its stacks: {stacks.absolute()}"
+        )
+        self._relay = subprocess.Popen(
+            ["sh", "-c", RELAY, said, str(stacks.absolute())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the run
+        )
+
+    def put_off(self) -> None:
+        if self._relay.stdin and not self._relay.stdin.closed:
+            faulthandler.dump_traceback_later(self._seconds, file=self._relay.stdin, exit=self._stops)
+
+    def end(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        if self._relay.stdin:
+            self._relay.stdin.close()
+        try:
+            self._relay.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._relay.kill()
+            self._relay.wait()
