@@ -181,6 +181,7 @@ def _merge_parameter(
             space = Workspace(matrix)
         source, target = sources[matrix.tensor.file], targets[matrix.tensor.file]
         tallies.append(merge_matrix(matrix, factors, source, target, space))
+        beat()
         # Begins to write to disk while the next one is summed, and does not wait: fsync finds little left.
         os.posix_fadvise(target, matrix.offset, matrix.bytes, os.POSIX_FADV_DONTNEED)
     return tallies

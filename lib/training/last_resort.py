@@ -1,7 +1,7 @@
 """The stacks of a process that holds Python's own lock inside of C code: no thread of it can run Python.
 
-`faulthandler` writes them from a thread that needs no Python, into a pipe; a shell at the other end prints one
-line and keeps the rest. The watchdog puts it off as long as it runs.
+`faulthandler` writes them from a thread that needs no Python, into a pipe; a shell at the other end prints
+one line and keeps the rest. The watchdog puts it off as long as it runs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,18 @@ import subprocess
 from pathlib import Path
 
 # $0: what to say, $1: the file. Ends when this process closes the pipe or dies.
-RELAY = (
-    'IFS= read -r first || exit 0; printf "%s\\n" "$0" >&2; mkdir -p "${1%/*}"; '
-    '{ printf "==== %s\\n" "$0"; printf "%s\\n" "$first"; cat; } >> "$1"'
-)
+RELAY = r"""
+mkdir -p "${1%/*}"
+while IFS= read -r line; do
+    case $line in
+    Timeout*) printf '%s\n' "$0" >&2; printf '==== %s\n' "$0" >> "$1"; told= ;;
+    */torch/distributed/*|*/deepspeed/comm/*)
+        [ -n "$told" ] || printf '    it waits in a collective:%s\n' "${line#*File}" >&2
+        told=1 ;;
+    esac
+    printf '%s\n' "$line" >> "$1"
+done
+"""
 SLACK = 1.25
 """Of the limit: a watchdog that runs speaks first."""
 END_SECONDS = 2.0
@@ -23,9 +31,11 @@ END_SECONDS = 2.0
 class LastResort:
     def __init__(self, limit: float, rank: int, stacks: Path, *, stops: bool) -> None:
         self._seconds, self._stops = limit * SLACK, stops
+        level = "ERROR" if stops else "WARNING"
         said = (
-            f"[{'ERROR' if stops else 'WARNING'}] nothing has moved in rank {rank} for {self._seconds:.1f} s, "
-            f"not even its watchdog: held inside of C code. Its stacks: {stacks.absolute()}"
+            f"[{level}] nothing has moved in rank {rank} for {self._seconds:.1f} s, "
+            f"not even its watchdog: held inside of C code, or the stage's disk hangs. "
+            f"Its stacks: {stacks.absolute()}"
         )
         self._relay = subprocess.Popen(
             ["sh", "-c", RELAY, said, str(stacks.absolute())],

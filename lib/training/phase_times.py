@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SETTING_UP = (
-    "tokenise", "join processes", "compile", "merge", "load", "prove merge", "attach",
+    "tokenise", "compile", "join processes", "merge", "load", "prove merge", "attach",
     "first forward", "first backward", "first optimizer step",
 )  # fmt: skip
 """In the order in which a run goes through them."""

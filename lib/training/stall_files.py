@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ class StallFiles:
 
     def ask(self) -> int:
         """Begin a question; its number, or 0 where nothing can be written."""
-        request = time.time_ns()
+        self._answered = request = time.time_ns()
         return request if self._write("request.json", {"request": request}) else 0
 
     def stop(self) -> None:
@@ -62,13 +62,17 @@ class StallFiles:
         self._answered = request
         self._write(f"rank{report.rank}.json", {"request": request, "report": asdict(report)})
 
-    def answers(self, request: int, processes: int, seconds: float) -> dict[int, Report]:
-        """By rank, of those above 0 that answer in time; then the question is over."""
+    def answers(
+        self, request: int, ranks: set[int], seconds: float, meanwhile: Callable[[], None]
+    ) -> dict[int, Report]:
+        """By rank, of those that answer in time; then the question is over. `meanwhile` is called ten times
+        a second."""
         found: dict[int, Report] = {}
         until = time.monotonic() + seconds
-        while len(found) < processes - 1 and time.monotonic() < until:
+        while len(found) < len(ranks) and time.monotonic() < until:
             time.sleep(PAUSE)
-            for rank in set(range(1, processes)) - found.keys():
+            meanwhile()
+            for rank in ranks - found.keys():
                 content = self._read(f"rank{rank}.json")
                 if content.get("request") == request:
                     report = content["report"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lib.training.evidence import Evidence, Frame
@@ -14,9 +15,10 @@ BUSY = 0.3
 OFTEN = 0.5
 COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 NETWORK = ("/huggingface_hub/", "/httpx/", "/urllib3/", "/requests/", "/httpcore/")
-DATA = ("/torch/utils/data/", "/datasets/", "/lib/data/")
-EXPERTS = ("/lib/model/expert_lora/", "/integrations/moe.py")
-OURS = ("/lib/",)
+OURS = f"{Path(__file__).parents[1]}/"
+DATA = ("/torch/utils/data/", "/datasets/", f"{OURS}data/")
+EXPERTS = (f"{OURS}model/expert_lora/", "/integrations/moe.py")
+IMPORTING = "<frozen importlib"
 BACKWARD = "_engine_run_backward"
 
 
@@ -57,6 +59,8 @@ def judge(evidence: Evidence, *, processes: int) -> Seen:
     if operation:
         return Seen("collective", f"waiting in a collective ({operation})", operation)
     busy = f"{evidence.cpu:.1f} cores busy"
+    if _has(evidence.frames, (IMPORTING,)):
+        return Seen("disk", f"loading Python modules from disk ({busy}), in {at}")
     if _has(evidence.frames, DATA):
         return Seen("data", f"waiting for data ({busy}), in {at}")
     if evidence.disk_waits > OFTEN or evidence.file_call:
@@ -98,7 +102,7 @@ def _innermost(frames: Sequence[Frame]) -> str:
     """Where it is: the innermost call, and the innermost one of this project where that is another."""
     if not frames:
         return "unknown code"
-    own = next((f for f in reversed(frames) if any(folder in f.file for folder in OURS)), frames[-1])
+    own = next((f for f in reversed(frames) if f.file.startswith(OURS)), frames[-1])
     return " < ".join(dict.fromkeys(map(_place, (frames[-1], own))))
 
 

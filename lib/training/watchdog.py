@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from lib.heartbeat import HEART
@@ -31,6 +31,8 @@ LONGEST_TICK = 2.0
 """Seconds between two looks."""
 ANSWER_SECONDS = 5.0
 """What other ranks get to answer, at least; looking takes half a second."""
+TURN = 0.5
+"""Of the limit: so much later each rank after the first speaks, when those before it have not."""
 LONG_PHASE = 10.0
 """Seconds after which a phase is named while it lasts: whoever watches sees where it is."""
 
@@ -53,6 +55,8 @@ def watching(settings: StageSettings, world: World) -> Iterator[None]:
 
 
 class Watchdog(threading.Thread):
+    """Of one rank. Rank 0 asks and speaks; where it cannot, the next one does."""
+
     def __init__(self, settings: StageSettings, rank: int, processes: int) -> None:
         super().__init__(name="watchdog", daemon=True)
         self.limit = settings.training.stall_seconds
@@ -62,9 +66,9 @@ class Watchdog(threading.Thread):
         self.tick = min(LONGEST_TICK, self.limit / LOOKS_PER_LIMIT)
         self._last_resort = LastResort(self.limit, rank, self.files.stacks, stops=self.stops)
         self._over = threading.Event()
-        self._due = self.limit
-        self._stalled_at = -1
-        """The beat after which nothing moved."""
+        self._first_due = self._due = self.limit * (1 + TURN * rank)
+        self._said_at = -1
+        """The beat after which nothing moved, as was said; -1: nothing was."""
         self._named = 0.0
 
     def run(self) -> None:
@@ -74,11 +78,11 @@ class Watchdog(threading.Thread):
             self.files.pass_over()
         while not self._over.wait(self.tick):
             self._last_resort.put_off()
-            if self.rank == 0:
+            if request := self.files.asked():
+                self._answer(request)
+            else:
                 self._name_long_phase()
                 self._look()
-            elif request := self.files.asked():
-                self._answer(request)
 
     def end(self) -> None:
         self._over.set()
@@ -86,43 +90,56 @@ class Watchdog(threading.Thread):
         self.join(ANSWER_SECONDS)
 
     def _look(self) -> None:
-        if self._stalled_at not in (-1, HEART.beats):
+        if self._said_at not in (-1, HEART.beats):
             print("  it moves again", file=sys.stderr, flush=True)
-            self._stalled_at, self._due = -1, self.limit
+            self._said_at, self._due = -1, self._first_due
         silent = time.monotonic() - HEART.moved
         if silent >= self._due:
-            self._stalled_at, self._due = HEART.beats, 2 * silent
-            self._stall(silent)
+            reports = self._ask()
+            if reports[self.rank].beats != HEART.beats:  # it moved meanwhile
+                self._due = self._first_due
+            elif any(report.silent < self.limit for report in reports.values()):  # a rank is at work
+                self._due = silent + self.limit / 4
+            else:
+                self._said_at, self._due = HEART.beats, 2 * silent
+                self._tell(silent, reports)
 
-    def _stall(self, silent: float) -> None:
-        """Say what is known at once, before a disk is asked for anything: it may be what hangs."""
+    def _ask(self) -> dict[int, Report]:
+        """Reports of all ranks that answer."""
         request = self.files.ask() if self.processes > 1 else 0
-        reports = {0: self._report()}
-        if request:
-            reports |= self.files.answers(request, self.processes, ANSWER_SECONDS + 2 * self.tick)
-        if reports[0].beats != HEART.beats:  # it moved meanwhile
-            return
-        ended = "stops (SFT_ON_STALL=stop)" if self.stops else "goes on (SFT_ON_STALL=continue)"
-        lines = [
-            f"nothing has moved for {readable_duration(silent)} (SFT_STALL_SECONDS) in: {reports[0].where}",
-            *(f"    {line}" for line in verdict(reports, self.processes)),
-            f"    stacks: {self.files.stacks}; the run {ended}",
-        ]
-        text = "\n".join([f"[{'ERROR' if self.stops else 'WARNING'}] {lines[0]}", *lines[1:]])
+        own = {self.rank: self._report()}
+        if not request:
+            return own
+        others = set(range(self.processes)) - {self.rank}
+        patience = ANSWER_SECONDS + 2 * self.tick
+        return own | self.files.answers(request, others, patience, self._last_resort.put_off)
+
+    def _tell(self, silent: float, reports: Mapping[int, Report]) -> None:
+        """First what is known, then the file: its disk may be what hangs."""
+        level, ends = ("ERROR", "stops") if self.stops else ("WARNING", "goes on")
+        text = "\n".join(
+            [
+                f"[{level}] nothing has moved for {readable_duration(silent)} in: {reports[self.rank].where}",
+                *(f"    {line}" for line in verdict(reports, self.processes)),
+                f"    stacks: {self.files.stacks}; the run {ends} (SFT_STALL_SECONDS, SFT_ON_STALL)",
+            ]
+        )
         if self.stops:
-            self.files.keep(text, reports.values())
+            say_last(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+        self.files.keep(text, reports.values())
+        if self.stops:
             if self.processes > 1:
                 self.files.stop()
-            say_last(text)
             os._exit(1)  # the main thread cannot be reached: it hangs
-        print(text, file=sys.stderr, flush=True)
-        self.files.keep(text, reports.values())
 
     def _answer(self, request: int) -> None:
         if self.files.stopped():
             say_last("ended, since nothing moved", follows=True)
             os._exit(1)
         self.files.answer(request, self._report())
+        self._due = max(self._due, time.monotonic() - HEART.moved + self.limit)  # it was another's turn
 
     def _report(self) -> Report:
         where, beats, silent = HEART.where, HEART.beats, time.monotonic() - HEART.moved
@@ -133,6 +150,11 @@ class Watchdog(threading.Thread):
 
     def _name_long_phase(self) -> None:
         entered, name = HEART.entered, HEART.phase
-        if name in SETTING_UP and entered != self._named and time.monotonic() - entered >= LONG_PHASE:
+        if (
+            self.rank == 0
+            and name in SETTING_UP
+            and entered != self._named
+            and time.monotonic() - entered >= LONG_PHASE
+        ):
             self._named = entered
             print(f"  {name} …", flush=True)

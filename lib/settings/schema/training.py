@@ -207,7 +207,7 @@ class TrainingSettings:
         "SFT_ON_STALL",
         "continue",
         choice("continue", "stop"),
-        meaning="What comes then. continue: it is said, and again at twice the time; stop: the run ends with 1",
+        meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1",
     )
     zero_stage: Literal["2", "0"] = key(
         "SFT_ZERO_STAGE",
