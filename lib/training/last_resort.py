@@ -12,10 +12,9 @@ from pathlib import Path
 
 # $0: what to say, $1: the file. Ends when this process closes the pipe or dies.
 RELAY = r"""
-mkdir -p "${1%/*}"
 while IFS= read -r line; do
     case $line in
-    Timeout*) printf '%s\n' "$0" >&2; printf '==== %s\n' "$0" >> "$1"; told= ;;
+    Timeout*) printf '%s\n' "$0" >&2; mkdir -p "${1%/*}"; printf '==== %s\n' "$0" >> "$1"; told= ;;
     */torch/distributed/*|*/deepspeed/comm/*)
         [ -n "$told" ] || printf '    it waits in a collective:%s\n' "${line#*File}" >&2
         told=1 ;;
@@ -23,14 +22,14 @@ while IFS= read -r line; do
     printf '%s\n' "$line" >> "$1"
 done
 """
-SLACK = 1.25
-"""Of the limit: a watchdog that runs speaks first."""
+SLACK, LEAST_SLACK = 0.25, 1.5
+"""Of the limit, and in seconds: a watchdog that runs speaks first."""
 END_SECONDS = 2.0
 
 
 class LastResort:
     def __init__(self, limit: float, rank: int, stacks: Path, *, stops: bool) -> None:
-        self._seconds, self._stops = limit * SLACK, stops
+        self._seconds, self._stops = limit + max(limit * SLACK, LEAST_SLACK), stops
         level = "ERROR" if stops else "WARNING"
         said = (
             f"[{level}] nothing has moved in rank {rank} for {self._seconds:.1f} s, "
@@ -43,6 +42,7 @@ class LastResort:
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the run
         )
+        self.put_off()
 
     def put_off(self) -> None:
         if self._relay.stdin and not self._relay.stdin.closed:
