@@ -15,7 +15,7 @@ from lib.training.evidence import SAMPLE_SECONDS, Evidence, collect
 from lib.training.stall_verdict import judge
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-HANGS = 2 * SAMPLE_SECONDS
+HANGS = 1.2 * SAMPLE_SECONDS
 
 
 def seen_while(hang: Callable[[], None]) -> Evidence:
@@ -60,10 +60,3 @@ def test_a_compiler_below_this_process_is_found(tmp_path: Path) -> None:
     command = ["sh", "-c", f"{tmp_path}/cc1plus {HANGS}; true"]
     found = seen_while(lambda: subprocess.run(command, check=True) and None)  # type: ignore[func-returns-value]
     assert found.building == "cc1plus"
-
-
-def test_a_waiting_connection_is_no_file() -> None:
-    here, there = os.pipe()
-    threading.Timer(HANGS, os.write, (there, b"x")).start()
-    found = seen_while(lambda: len(os.read(here, 1)) or None)  # type: ignore[arg-type, return-value]
-    assert found.file_call == ""

@@ -34,7 +34,7 @@ def evidence(*frames: Frame, cpu: float = 0.0, **changes: Any) -> Evidence:
 
 
 CASES: dict[str, tuple[Evidence, str, str]] = {
-    "computing": (evidence(STEP, cpu=1), "computing", "still computing (1.0 cores busy), in stage_trainer.py"),
+    "computing": (evidence(STEP, cpu=1), "computing", "still computing (1.0 cores busy), in stage_trainer"),
     "our experts": (evidence(STEP, EXPERT, cpu=0.9), "computing", "still computing: slow experts"),
     "eager experts": (evidence(STEP, EAGER, cpu=0.9), "computing", "still computing: slow experts"),
     "collective": (evidence(STEP, *REDUCE), "collective", "waiting in a collective (all_reduce)"),

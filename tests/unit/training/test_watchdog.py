@@ -100,7 +100,7 @@ def test_c_code_that_keeps_pythons_lock(
         f"[{level}] nothing has moved in rank 0 for 1.9 s, not even its watchdog: held "
     )
     assert (done.returncode, done.stdout) == (code, out)
-    assert 'File "<string>", line 11 in <module>' in (settings.stage_dir / "stalls.txt").read_text()
+    assert 'File "<string>", line 12 in <module>' in (settings.stage_dir / "stalls.txt").read_text()
 
 
 def test_a_stall_can_end_the_run(settings: StageSettings, tmp_path: Path) -> None:
