@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from lib.heartbeat import HEART
+from lib.heartbeat import HEART, beat
 from lib.settings import StageSettings
 from lib.training.durations import readable_duration
 from lib.training.evidence import collect
@@ -76,13 +76,18 @@ class Watchdog(threading.Thread):
             self.files.clear()
         else:
             self.files.pass_over()
+        looked, modules = time.monotonic(), len(sys.modules)
         while not self._over.wait(self.tick):
             self._last_resort.put_off()
+            suspended = time.monotonic() - looked > self.limit / 2  # or held, and now it moves
+            if suspended or len(sys.modules) != modules:  # libraries that are being imported
+                beat()
             if request := self.files.asked():
                 self._answer(request)
             else:
                 self._name_long_phase()
                 self._look()
+            looked, modules = time.monotonic(), len(sys.modules)
 
     def end(self) -> None:
         self._over.set()

@@ -48,7 +48,7 @@ def test_a_stall_is_said_with_its_stacks_and_then_that_it_moves(settings: StageS
 def test_work_that_moves_is_left_alone(settings: StageSettings, capfd: Any) -> None:
     before = threading.active_count()
     with watching(settings, ALONE), phase("training"):
-        for step in range(12):
+        for step in range(7):
             time.sleep(0.1)
             beat(f"step {step}")
     assert capfd.readouterr() == ("", "")
@@ -90,7 +90,7 @@ def test_c_code_that_keeps_pythons_lock(
     settings: StageSettings, action: str, code: int, out: str, tmp_path: Path
 ) -> None:
     """No Python runs in that process while it hangs; and where it is to stop, it does so in time."""
-    microseconds = 2_500_000 if action == "continue" else 100_000_000
+    microseconds = 2_200_000 if action == "continue" else 100_000_000
     script = HELD.format(root=str(ROOT), stages=str(tmp_path), action=action, microseconds=microseconds)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
