@@ -37,12 +37,7 @@ def test_the_first_step_says_its_times_once(
     assert set(passes) < ended.result.phase_seconds.keys()
     assert ended.result.to_json()["phase_seconds"]["first backward"] >= 0
     assert HEART.where == "start"
-
-
-def test_every_pass_is_a_beat(make_trained: Callable[..., Any]) -> None:
-    HEART.begin(lambda *_: None)
-    make_trained(SFT_MAX_STEPS=3, SFT_EVAL_STEPS=9, SFT_SAVE_STEPS=9).session()
-    assert HEART.beats >= 3 * 2
+    assert HEART.beats >= 3 * 2, "every pass is one"
 
 
 def test_the_optimizer_inside_of_its_wrappers_is_found() -> None:
