@@ -4,6 +4,8 @@ ifeq ($(shell command -v $(PYTHON) 2>/dev/null),)
 PYTHON := python3
 endif
 BIN := .venv/bin
+# One file of tests stays in one process: its fixtures are trained curricula.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: train test test-all lint types clean
 
@@ -11,10 +13,10 @@ train: .venv/ready
 	$(BIN)/python train.py --stage all
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/ready-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -35,9 +35,9 @@ class Trained:
     def fit_result(self) -> FitResult:
         from lib.training.trainer import FitResult
 
-        return FitResult(
-            **{name: self.result[name] for name in FitResult.__dataclass_fields__ if name in self.result}
-        )
+        known = [name for name in FitResult.__dataclass_fields__ if name in self.result]
+        content = {name: self.result[name] for name in known}
+        return FitResult(**content | {"notices": tuple(content["notices"])})
 
     def checksum(self) -> str:
         return json_sha256(asdict(self))

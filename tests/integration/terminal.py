@@ -1,5 +1,6 @@
 """A chat with infer.py in a terminal of its own."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -23,6 +24,8 @@ class Terminal:
 
     def __init__(self, process: "subprocess.Popen[bytes]", descriptor: int) -> None:
         self.process, self.descriptor, self.shown = process, descriptor, ""
+        # A character may come in several parts.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def type(self, text: str) -> None:
         os.write(self.descriptor, text.encode())
@@ -33,14 +36,14 @@ class Terminal:
         while text not in self.shown:
             assert time.monotonic() - begun < PATIENCE, self.shown
             if select.select([self.descriptor], [], [], 0.2)[0]:
-                self.shown += readable(os.read(self.descriptor, 65536))
+                self.shown += readable(self._decoder.decode(os.read(self.descriptor, 65536)))
         before, _, self.shown = self.shown.partition(text)
         return before
 
 
-def readable(shown: bytes) -> str:
+def readable(shown: str) -> str:
     """Without what steers the terminal."""
-    return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|[\r\x07]", "", shown.decode(errors="replace"))
+    return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]|[\r\x07]", "", shown)
 
 
 def in_its_own_terminal() -> None:

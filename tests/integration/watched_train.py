@@ -29,11 +29,11 @@ def watch(stage_trainer: Any) -> None:
     stage_trainer.training_step = watched
 
 
-def run_stage(*arguments: Any) -> None:
+def run_stage(*arguments: Any, **options: Any) -> None:
     from lib.training.stage_trainer import StageTrainer  # not before the command has set up its environment
 
     watch(StageTrainer)
-    plain_run_stage(*arguments)
+    plain_run_stage(*arguments, **options)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent / "integration"))
 from train_command import clean_environment  # noqa: E402
 
 LIMIT_SECONDS = 600
-OF_TIME = ("seconds", "runtime", "per_second", "peak_memory", "finished", "run_id", "checksum")
+OF_TIME = ("seconds", "reused", "runtime", "per_second", "peak_memory", "finished", "run_id", "checksum")
 
 
 @dataclass
