@@ -18,6 +18,8 @@ from train_command import ROOT
 SCRIPT = ROOT / "tests/integration/stalled_train.py"
 LIMIT, HANGS = 1.5, 4.5
 """Seconds: of silence until something is said, and of each stall."""
+HANGS_OF_TWO = 7.5
+"""The other rank goes on to where it has to wait, importing what it needs: only then nothing moves."""
 AT_LATEST = 3
 """Seconds of silence that the first word may take, as it says itself, on a machine that others use."""
 # Phase, how it hangs, what is said of the process that does.
@@ -64,7 +66,7 @@ def curriculum(base: Path, tmp_path: Path) -> Curriculum:
 def hanging(
     curriculum: Curriculum, stalls: Sequence[tuple[str, str, str]], *arguments: object, **more: Any
 ) -> "subprocess.CompletedProcess[str]":
-    told = [{"phase": phase, "how": how, "seconds": HANGS, **more} for phase, how, _ in stalls]
+    told = [{"phase": phase, "how": how, "seconds": HANGS} | more for phase, how, _ in stalls]
     command = replace(curriculum.command, script=SCRIPT)
     return command(*arguments, STALLS=json.dumps(told))
 
@@ -114,7 +116,7 @@ def test_in_each_phase(curriculum: Curriculum, tmp_path: Path) -> None:
 def test_on_one_of_two_ranks(curriculum: Curriculum, rank: int, zero_stage: int) -> None:
     """Who waits, for whom, and what that one does; both stacks are in the file."""
     arguments = ("--stage", 1, "--nproc", 2, "--set", f"SFT_ZERO_STAGE={zero_stage}")
-    result = hanging(curriculum, OF_TWO, *arguments, rank=rank)
+    result = hanging(curriculum, OF_TWO, *arguments, rank=rank, seconds=HANGS_OF_TWO)
     assert result.returncode == 0, result.stderr
     for phase, _, words in OF_TWO:
         of_it = [
