@@ -26,6 +26,7 @@ from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
 from lib.commands.stage_steps import announce, close_stage, load_model, stage_rows, train_adapter
 from lib.commands.suggest import show_suggestion
+from lib.heartbeat import phase
 from lib.lineage.completion import make_record, open_stage
 from lib.lineage.curriculum import SurveyedStage, choose_stages, survey_one, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
@@ -38,6 +39,7 @@ from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.signals import StopSignals, code_of, say_end
+from lib.training.watchdog import watching
 from lib.training.worker_words import say_last
 
 
@@ -92,7 +94,7 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
                 if code:
                     return code
             else:
-                with failures_explained(stage, world):
+                with failures_explained(stage, world), watching(stage.settings, world):
                     run_stage(stage, world, warnings, signals, restart=options.restart)
         verdict = failed_gate(stage.settings)
         if verdict and not is_worker():
@@ -132,7 +134,8 @@ def run_stage(
         run = full_fingerprint(stage, rows.data, rows.compute, world)
         progress = open_stage(stage, run, processes, restart=restart)
         with track(stage, rows.data, is_main=processes.is_main) as tracker:
-            model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
+            with phase("attach"):
+                model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
             processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
             processes.say(*progress.notices)
 

@@ -10,6 +10,7 @@ from lib.audit.audit import audit_rows
 from lib.audit.findings_file import keep_findings
 from lib.data.chat import ChatFormat, chat_of
 from lib.data.prepare import PreparedData, prepare_heldout, prepare_rows
+from lib.heartbeat import phase
 from lib.lineage.completion import finish_stage, keep_evaluation, stage_files
 from lib.lineage.contract import keep_contract
 from lib.lineage.curriculum import SurveyedStage
@@ -49,6 +50,7 @@ class StageRows:
     notices: tuple[str, ...]
 
 
+@phase("tokenise")
 def stage_rows(stage: SurveyedStage, world: World) -> StageRows:
     """The mixed training rows and the held-out rows. Raises InputError for what is wrong with the data."""
     from lib.evaluation.evaluation_set import evaluation_set
@@ -85,14 +87,16 @@ def load_model(
     from lib.model.stage_base import load_stage_base, obtain_stage_base
 
     model_settings, adapters = stage.settings.model, stage.chain.adapters
-    with processes.main_first("merging the earlier stages"):
+    with phase("merge"), processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(
             model_settings, adapters, stage.settings.merged_base_dir,
             key=stage.chain.key, mode=model_settings.merge_mode,
         )  # fmt: skip
-    model, base = load_stage_base(base, model_settings, rows.compute, on_gpu=processes.world.gpus > 0)
+    with phase("load"):
+        model, base = load_stage_base(base, model_settings, rows.compute, on_gpu=processes.world.gpus > 0)
     probe = [row.input_ids for row in rows.data.train[:PROBE_ROWS]]
-    return model, processes.on_main(probe_merge, base, model_settings, adapters, model, probe) or base
+    with phase("prove merge"):
+        return model, processes.on_main(probe_merge, base, model_settings, adapters, model, probe) or base
 
 
 def train_adapter(

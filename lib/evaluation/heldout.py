@@ -13,6 +13,7 @@ from lib.evaluation.generation import GenerationLimits, generate_answers, token_
 from lib.evaluation.kept import kept_result
 from lib.evaluation.scores import sample_table, score
 from lib.files import write_json
+from lib.heartbeat import phase
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +62,7 @@ class Evaluator:
         self.folder = settings.stage_dir
         self.processes = processes
 
+    @phase("evaluate")
     def __call__(self, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
         """Scores of `model` on `rows`; NOTHING when there are none."""
         if not rows.examples:

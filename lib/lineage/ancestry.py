@@ -45,6 +45,8 @@ WITHOUT_EFFECT = frozenset(
         "SFT_DATASET_STREAMING",
         # A finished stage that was to stop at a bad step met none: skipping would have come to the same.
         "SFT_ON_NAN",
+        "SFT_STALL_SECONDS",
+        "SFT_ON_STALL",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.

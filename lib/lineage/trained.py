@@ -35,7 +35,8 @@ class Trained:
     def fit_result(self) -> FitResult:
         from lib.training.trainer import FitResult
 
-        content = {name: self.result[name] for name in FitResult.__dataclass_fields__}
+        known = [name for name in FitResult.__dataclass_fields__ if name in self.result]
+        content = {name: self.result[name] for name in known}
         return FitResult(**content | {"notices": tuple(content["notices"])})
 
     def checksum(self) -> str:

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from lib.heartbeat import beat
 from lib.model.checkpoint_layout import ParameterMerge
 from lib.model.low_rank_sum import Workspace, merge_matrix, read_factors, working_bytes
 from lib.model.merge_proof import Tally
@@ -180,6 +181,7 @@ def _merge_parameter(
             space = Workspace(matrix)
         source, target = sources[matrix.tensor.file], targets[matrix.tensor.file]
         tallies.append(merge_matrix(matrix, factors, source, target, space))
+        beat()
         # Begins to write to disk while the next one is summed, and does not wait: fsync finds little left.
         os.posix_fadvise(target, matrix.offset, matrix.bytes, os.POSIX_FADV_DONTNEED)
     return tallies

@@ -31,6 +31,8 @@ def closing_metrics(record: StageRecord) -> Iterator[tuple[Mapping[str, float], 
     yield {name: value for name, value in after.items() if name not in logged}, steps
     yield {f"final/{name}": value for name, value in after.items() if "/" not in name}, steps
     yield mix_metrics(record.data["ledger"]), steps
+    phases = record.training.get("phase_seconds", {})
+    yield {f"phase_seconds/{name.replace(' ', '_')}": value for name, value in phases.items()}, steps
     for entry in record.evaluation["retention"]:
         if entry["now"] is not None:
             yield {f"retention/stage{entry['stage']}/{entry['headline']}": entry["now"]}, steps

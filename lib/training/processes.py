@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from lib.heartbeat import phase
 from lib.settings import StageSettings
 from lib.training.launch import World
 from lib.training.signals import StopSignals
@@ -32,10 +33,16 @@ class Processes:
         signals: StopSignals | None = None,
     ) -> None:
         from lib.training.arguments import trainer_arguments
+        from lib.training.operators import compile_operators
 
         self.world = world
         self.signals = signals or StopSignals()
-        self.arguments: SFTConfig = trainer_arguments(settings, world=world, dtype=dtype, evaluates=evaluates)
+        if world.shards(settings.training):
+            compile_operators(on_gpu=world.gpus > 0)
+        with phase("join processes"):
+            self.arguments: SFTConfig = trainer_arguments(
+                settings, world=world, dtype=dtype, evaluates=evaluates
+            )
 
     @property
     def rank(self) -> int:

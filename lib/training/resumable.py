@@ -15,6 +15,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from trl import SFTTrainer
 
+from lib.heartbeat import phase
 from lib.training.checkpoints import Checkpoints
 from lib.training.deepspeed_files import loaded_without_pickle
 from lib.training.peak_memory import peak_memory_bytes
@@ -148,6 +149,7 @@ class ResumableTrainer(SFTTrainer):
 
     # ---- Saving
 
+    @phase("save")
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As transformers does it, but into a folder that becomes the checkpoint when everything is in it."""
         described = self._before_evaluation or self._description()

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lib.heartbeat import HEART, phase
 from lib.settings import StageSettings
 from lib.training.checkpoints import Checkpoints
 from lib.training.peak_memory import peak_memory_bytes
+from lib.training.phase_times import rounded
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,6 +42,8 @@ class FitResult:
     history: list[dict[str, float]] = field(repr=False)
     notices: tuple[str, ...] = ()
     """Steps that went wrong, and adapters without a gradient."""
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    """Of rank 0 in the session that ended the training."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -72,7 +76,8 @@ def fit(
     trainer = build_trainer(
         model, tokenizer, data, validation, settings, processes, form, callbacks, generation, checkpoints
     )
-    trainer.go_on_from(go_on_from)
+    with phase("training"):
+        trainer.go_on_from(go_on_from)
     seconds, state = trainer.seconds, trainer.state
     return FitResult(
         steps=state.global_step,
@@ -86,6 +91,7 @@ def fit(
         peak_memory_bytes=max(trainer.session.peak_memory_bytes, *processes.gather([peak_memory_bytes()])),
         history=state.log_history,
         notices=trainer.guard.notices(state.global_step),
+        phase_seconds=rounded(HEART.seconds),
     )
 
 
@@ -107,6 +113,7 @@ def build_trainer(
 
     from lib.training.bad_batches import BAD_BATCHES, BadBatches
     from lib.training.embedding_noise import EmbeddingNoise
+    from lib.training.first_step import Beats, FirstStep
     from lib.training.numbers import Numbers
     from lib.training.numbers_guard import NumbersGuard
     from lib.training.progress import ProgressCallback
@@ -130,7 +137,7 @@ def build_trainer(
         limit=settings.training.save_total_limit,
         signals=processes.signals,
         processing_class=tokenizer,
-        callbacks=[*noise, *callbacks, *stopping],
+        callbacks=[*noise, *callbacks, *stopping, FirstStep(model), Beats()],
     )
     trainer.add_callback(ProgressCallback(lambda: trainer.session.seconds))
     trainer.remove_callback(PrinterCallback)

@@ -14,9 +14,9 @@ import pytest
 from lib.settings import list_stages, load_stage
 
 ROOT = Path(__file__).parents[2]
-# Each folder (and the one module beside them) imports those to its left.
+# Each folder (and the two modules beside them) imports those to its left.
 ORDER = (
-    "files", "settings", "failures", "data", "importing", "model", "training",
+    "files", "heartbeat", "settings", "failures", "data", "importing", "model", "training",
     "evaluation", "audit", "lineage", "report", "tracking", "preflight", "inference", "commands",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}

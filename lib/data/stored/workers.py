@@ -13,6 +13,8 @@ from itertools import chain, islice
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any, NamedTuple
 
+from lib.heartbeat import beat
+
 _WAITING_TASKS = 2
 """Per process: enough that none waits for work, few enough that their rows take no room."""
 
@@ -50,6 +52,7 @@ def run_tasks(
                 prepare(*given)
             for task in chain(first, waiting):
                 task.run(*task.arguments)
+                beat()
                 advance(task.rows)
             return
         # Not forked: this process may hold threads and locks of torch, which a fork would copy half.
@@ -76,10 +79,12 @@ def _share_out(
 
 
 def _take_done(running: dict[Future[None], int], advance: Callable[[int], None]) -> None:
+    """Each is a sign of life."""
     done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         rows = running.pop(future)
         future.result()
+        beat()
         advance(rows)
 
 

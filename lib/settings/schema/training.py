@@ -195,6 +195,20 @@ class TrainingSettings:
         unit="robust standard deviations",
         meaning="How far above the median of the last 64 steps is a spike (docs/reliability.md has the rule)",
     )
+    stall_seconds: float = key(
+        "SFT_STALL_SECONDS",
+        "60",
+        number(minimum=0, maximum=1_000_000),
+        unit="seconds",
+        meaning="When nothing moved for so long (no phase, pass or generated token ended), the stacks of all "
+        "processes are written to stalls.txt and what keeps them is said; 0: never (docs/reliability.md)",
+    )
+    on_stall: Literal["continue", "stop"] = key(
+        "SFT_ON_STALL",
+        "continue",
+        choice("continue", "stop"),
+        meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1",
+    )
     zero_stage: Literal["2", "0"] = key(
         "SFT_ZERO_STAGE",
         "2",

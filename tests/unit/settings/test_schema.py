@@ -82,6 +82,8 @@ DEFAULTS = {
     "SFT_ON_NAN": "stop",
     "SFT_ON_SPIKE": "warn",
     "SFT_SPIKE_DEVIATIONS": "10",
+    "SFT_STALL_SECONDS": "60",
+    "SFT_ON_STALL": "continue",
     "SFT_ZERO_STAGE": "2",
     "SFT_DEEPSPEED_CONFIG": "",
     "SFT_GEN_EVAL_DATASET_ID": "",

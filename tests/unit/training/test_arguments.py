@@ -45,6 +45,8 @@ ELSEWHERE = {
     "zero_stage",
     "on_nan",
     "on_spike",
+    "stall_seconds",
+    "on_stall",
     "spike_deviations",
 }
 

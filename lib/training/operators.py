@@ -1,0 +1,19 @@
+"""Operators that DeepSpeed compiles at first use, compiled in a phase of their own: up to a minute."""
+
+from __future__ import annotations
+
+from lib.heartbeat import phase
+
+
+def compile_operators(*, on_gpu: bool) -> None:
+    """On the CPU its communication needs one; DeepSpeed would build it while the processes join. All ranks
+    call it: one builds, the others wait for the file. On GPUs nothing that is used here is compiled so."""
+    if on_gpu:
+        return
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    with phase("compile"):
+        builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+        if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
+            builder.load(verbose=False)
