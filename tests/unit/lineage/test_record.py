@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -211,3 +212,39 @@ def test_finishing_twice_is_harmless(curriculum: Any) -> None:
     written = curriculum.train(1)
     finish_stage(curriculum.folder(1), written)
     assert curriculum.state(1) == "complete"
+
+
+@pytest.mark.parametrize("nth", range(2))
+@pytest.mark.parametrize("operation", ["open", "fsync", "replace"])
+def test_whichever_write_of_the_end_fails_the_stage_is_not_complete_and_can_be_ended_again(
+    operation: str, nth: int, curriculum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card's, then the record's: its file, its way to the disk, its rename."""
+    curriculum.stage(1)
+    written = curriculum.train(1)
+    folder = curriculum.folder(1)
+    for name in (RECORD, "README.md"):
+        (folder / name).unlink()
+    calls = iter(range(9))
+
+    def failing(real: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == nth:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if operation == "open":
+            patch.setattr(files.Path, "open", failing(Path.open))
+        else:
+            patch.setattr(files.os, operation, failing(getattr(files.os, operation)))
+        with pytest.raises(OSError, match="No space left"):
+            finish_stage(folder, written)
+    assert read_record(folder) is None
+    assert curriculum.state(1) != "complete"
+    assert (folder / "README.md").exists() == (nth == 1)
+    finish_stage(folder, written)
+    assert curriculum.state(1) == "complete"
+    assert not list(folder.glob("*.part"))
