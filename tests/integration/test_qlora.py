@@ -237,7 +237,8 @@ def test_a_chat_in_four_bits(qlora: Curriculum) -> None:
         assert "nothing is added to weights in four bits" in terminal.until("> ")
         terminal.type(QUESTIONS[0] + "\n")
         terminal.until("json.\n")
-        assert terminal.until("\n  (cut off after 24 tokens") == expected
+        answer = terminal.until("\n> ")  # an end token may have come before the limit
+        assert answer.partition("\n  (cut off after 24 tokens")[0].rstrip("\n") == expected.rstrip("\n")
         terminal.type("/exit\n")
         assert terminal.process.wait(timeout=PATIENCE) == 0
 
