@@ -12,7 +12,24 @@ from pathlib import Path
 def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
     """The options, with argparse's own exit code 2 for what is wrong with them."""
     parser = _parser(description)
-    add = parser.add_argument
+    _add_running(parser.add_argument)
+    _add_looking(parser.add_argument)
+    _add_writing(parser.add_argument)
+    options = parser.parse_args(arguments)
+    if options.to and not (options.import_config or options.suggest):
+        parser.error("--to belongs to --import-config or --suggest")
+    if options.suggest:
+        _check_suggestion(parser, options)
+    elif options.import_config:
+        _check_import(parser, options)
+        options.to = options.to or Path("stages-imported")
+    else:
+        _check_running(parser, options)
+    return options
+
+
+def _add_running(add: Callable[..., object]) -> None:
+    """Which stages run, and how."""
     add("--stage", metavar="N", help="a stage number, a range (1-3) or all")
     add(
         "--set",
@@ -38,6 +55,10 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         action="store_true",
         help="score finished stages again, without training; stage 0 is the untouched base",
     )
+
+
+def _add_looking(add: Callable[..., object]) -> None:
+    """What is shown instead of running."""
     add("--plan", action="store_true", help="print what would run, and stop; loads no torch")
     add(
         "--show-mask",
@@ -55,6 +76,10 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
     add("--fast", action="store_true", help="with --check: only what needs no model loaded")
     add("--status", action="store_true", help="print where every stage stands, one line each")
     add("--json", action="store_true", help="with --plan, --check or --status: for machines")
+
+
+def _add_writing(add: Callable[..., object]) -> None:
+    """Stage files that are written."""
     add(
         "--import-config",
         type=Path,
@@ -74,18 +99,19 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         help="with --import-config: folder (default: stages-imported); "
         "with --suggest: file (default: stageN.suggested.env beside the stage files)",
     )
-    options = parser.parse_args(arguments)
-    if options.to and not (options.import_config or options.suggest):
-        parser.error("--to belongs to --import-config or --suggest")
-    if options.suggest:
-        if options.import_config or options.stage or options.status or options.plan or options.json:
-            parser.error("--suggest goes with --to, --stages-dir and --set alone")
-        return options
-    if options.import_config:
-        if options.stage or options.status or options.plan or options.evaluate_only or options.set:
-            parser.error("--import-config goes with --to alone")
-        options.to = options.to or Path("stages-imported")
-        return options
+
+
+def _check_suggestion(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.import_config or options.stage or options.status or options.plan or options.json:
+        parser.error("--suggest goes with --to, --stages-dir and --set alone")
+
+
+def _check_import(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.stage or options.status or options.plan or options.evaluate_only or options.set:
+        parser.error("--import-config goes with --to alone")
+
+
+def _check_running(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not (options.status or options.stage):
         parser.error("say which stage: --stage N, --stage 1-3 or --stage all (or ask for --status)")
     if options.evaluate_only and (options.plan or options.force or options.restart):
@@ -100,7 +126,6 @@ def parse(arguments: Sequence[str] | None, description: str) -> argparse.Namespa
         parser.error("--audit belongs to --plan")
     if options.json and not (options.plan or options.status or options.check):
         parser.error("--json belongs to --plan, --check or --status")
-    return options
 
 
 def parse_export(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
