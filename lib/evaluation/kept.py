@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 
 PREFIX = "evaluated-"
 
@@ -36,7 +36,7 @@ def forget_results(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

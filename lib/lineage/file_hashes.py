@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from lib.files import read_json
+
 # A smaller file is read each time: that takes no longer than a person notices.
 REMEMBERED_BYTES = 8 * 2**20
 # A file may change twice within one tick of the file system's clock, so a young one is not remembered.
@@ -77,7 +79,7 @@ def _digest(path: Path) -> str:
 def _recall(path: Path, stamp: Stamp) -> str:
     """What the cache holds; empty for nothing, for another stamp and for a damaged entry."""
     try:
-        entry = json.loads(_entry(path).read_text(encoding="utf-8"))
+        entry = read_json(_entry(path))
         found = str(entry["sha256"]) if entry["stamp"] == list(stamp) else ""
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return ""

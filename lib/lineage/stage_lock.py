@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.files import held_file, is_held
+from lib.files import held_file, is_held, read_json
 from lib.lineage.record import RUNNING
 from lib.settings import InputError, Problem, StageSettings
 
@@ -45,7 +45,7 @@ def running_elsewhere(stage_dir: Path) -> str:
     if not is_held(stage_dir / RUNNING):
         return ""
     try:
-        note = json.loads((stage_dir / RUNNING).read_text(encoding="utf-8"))
+        note = read_json(stage_dir / RUNNING)
         pid, host = int(note["pid"]), str(note["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

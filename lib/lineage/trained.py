@@ -3,13 +3,12 @@ record."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import sync, write_json
+from lib.files import read_json, sync, write_json
 from lib.lineage.file_hashes import file_sha256
 from lib.lineage.fingerprint import json_sha256
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -54,7 +53,7 @@ def keep_trained(stage_dir: Path, fingerprint: Mapping[str, str], fitted: FitRes
 def read_trained(stage_dir: Path) -> Trained | None:
     """None when training is not done, or the file is damaged. The adapter is not looked at."""
     try:
-        content = json.loads((stage_dir / TRAINED).read_text(encoding="utf-8"))
+        content = read_json(stage_dir / TRAINED)
         checksum = content.pop("checksum")
         trained = Trained(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

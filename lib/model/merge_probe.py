@@ -5,13 +5,12 @@ Their logits on a few rows, held side by side: what rounding the weights costs w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.model.base import StageBase, load_model
 from lib.model.merge import MERGE_RECORD
 from lib.settings import ModelSettings
@@ -50,7 +49,7 @@ def probe_merge(
         merged = model if base.quantization == "none" else _as_merged(base)
         gap = logits_gap(merged, base_with_adapters(settings, adapters, merged.device), shown)
         base = replace(base, proof={**base.proof, "logits": gap})
-        record = json.loads((Path(base.path) / MERGE_RECORD).read_text(encoding="utf-8"))
+        record = read_json(Path(base.path) / MERGE_RECORD)
         write_json(Path(base.path) / MERGE_RECORD, {**record, "proof": base.proof})
     assert base.proof is not None
     return replace(base, notices=(*base.notices, *gap_notices(base.proof["logits"])))

@@ -3,11 +3,11 @@ torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lib.data.chat import ChatFormat
+from lib.files import read_json
 from lib.lineage.contract import check_contract
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict, verdicts_of
@@ -107,7 +107,7 @@ def _config(subject: Subject) -> dict[str, Any]:
     """config.json of the base; empty where it cannot be read, which whoever loads the model says."""
     try:
         path = subject.base / "config.json" if subject.base else None
-        content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        content = read_json(path) if path else {}
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

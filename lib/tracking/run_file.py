@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from lib.files import write_json
+from lib.files import read_json, write_json
 from lib.lineage.record import TRACKING
 
 
@@ -30,7 +29,7 @@ class RunFile:
 def read_run_file(stage_dir: Path) -> RunFile | None:
     """None where there is none, or where it is damaged."""
     try:
-        content = json.loads((stage_dir / TRACKING).read_text(encoding="utf-8"))
+        content = read_json(stage_dir / TRACKING)
         return RunFile(**{field.name: content[field.name] for field in fields(RunFile)})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lib.files import read_json
+
 STATE = "trainer_state.json"
 """transformers' own."""
 SESSION = "session.json"
@@ -38,13 +40,13 @@ class Session:
 
 def read_session(checkpoint: Path) -> Session:
     """Of a verified checkpoint."""
-    content = json.loads((checkpoint / SESSION).read_text(encoding="utf-8"))
+    content = read_json(checkpoint / SESSION)
     sums = tuple(map(tuple, content.pop("unlogged_sums")))
     return Session(**content | {"unlogged_loss": tuple(content["unlogged_loss"]), "unlogged_sums": sums})
 
 
 def best_step(checkpoint: Path) -> int | None:
     """The step that had the best weights when this checkpoint was saved."""
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    state = read_json(checkpoint / STATE)
     best = state.get("best_global_step")
     return int(best) if best else None

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lib.files import read_json
 from lib.training.stall_verdict import Report, Seen
 
 STALLS = "stalls.txt"
@@ -109,6 +110,6 @@ class StallFiles:
 
     def _read(self, name: str) -> dict[str, Any]:
         with suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads((self._talk / name).read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json(self._talk / name)
             return content
         return {}

@@ -1,8 +1,6 @@
 """A folder of Arrow files that is whole or goes on where it stood."""
 
-import errno
 import fcntl
-import json
 import os
 import shutil
 import sys
@@ -16,11 +14,10 @@ from typing import Any
 import pyarrow
 
 from lib.data.cache import NO_CACHE, DataCache
-from lib.files import WITHOUT_LOCKS, write_json
+from lib.files import FULL_DISK, WITHOUT_LOCKS, read_json, write_json
 from lib.settings.errors import InputError
 
 WHOLE = "whole.json"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class StoreFolder:
     def marker(self) -> dict[str, Any] | None:
         """What was noted when the folder was complete; None before. Marks the folder as used now."""
         try:
-            content: dict[str, Any] = json.loads((self.path / WHOLE).read_text(encoding="utf-8"))
+            content: dict[str, Any] = read_json(self.path / WHOLE)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         with suppress(OSError):  # another user's cache may be read only
@@ -98,7 +95,7 @@ def disk_errors(cache: DataCache) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL and not _is_of(cache, error):
+        if error.errno not in FULL_DISK and not _is_of(cache, error):
             raise
         reason = error.strerror or str(error)
         raise InputError.of(
