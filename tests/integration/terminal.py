@@ -32,13 +32,29 @@ class Terminal:
 
     def until(self, text: str) -> str:
         """What is shown next, as far as `text`."""
-        begun = time.monotonic()
-        while text not in self.shown:
-            assert time.monotonic() - begun < PATIENCE, self.shown
-            if select.select([self.descriptor], [], [], 0.2)[0]:
-                self.shown += readable(self._decoder.decode(os.read(self.descriptor, 65536)))
+        assert self._shows(text, PATIENCE), self.shown
         before, _, self.shown = self.shown.partition(text)
         return before
+
+    def press_ctrl_c_until(self, text: str) -> None:
+        """Ctrl-C at a prompt, again after two seconds without `text`, as a person would.
+
+        CPython's input() looks for signals only where one ends its select(): a signal that comes just
+        before the select() starts waits for the next key.
+        """
+        begun = time.monotonic()
+        self.type("\x03")
+        while not self._shows(text, 2.0):
+            assert time.monotonic() - begun < PATIENCE, self.shown
+            self.type("\x03")
+        self.until(text)
+
+    def _shows(self, text: str, seconds: float) -> bool:
+        begun = time.monotonic()
+        while text not in self.shown and time.monotonic() - begun < seconds:
+            if select.select([self.descriptor], [], [], 0.2)[0]:
+                self.shown += readable(self._decoder.decode(os.read(self.descriptor, 65536)))
+        return text in self.shown
 
 
 def readable(shown: str) -> str:

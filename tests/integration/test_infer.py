@@ -179,8 +179,9 @@ def test_a_chat_in_a_terminal(asked: Curriculum) -> None:
         terminal.type("/system be brief\n")
         terminal.until("(a new conversation)")
         terminal.until("> ")
-        terminal.type("half a line\x03")
-        terminal.until("(Ctrl-D leaves)")
+        terminal.type("half a line")
+        terminal.until("half a line")
+        terminal.press_ctrl_c_until("(Ctrl-D leaves)")
         terminal.until("> ")
         terminal.type("\x04")
         assert terminal.process.wait(timeout=PATIENCE) == 0
