@@ -52,7 +52,7 @@ def main() -> int:
             return show_suggestion(options)
         if options.status:
             return show_status(options)
-        world = plan_world(options.nproc)
+        world = plan_world(options.nproc, hardware=options.hardware)
         chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
         if options.plan:
             return show_plans(options, chosen, world)

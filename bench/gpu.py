@@ -5,7 +5,7 @@
 
 Four parts: probes of correctness; one block of experts under LoRA, ours against PEFT over grouped products
 and the frozen block; the loss at the full vocabulary; whole training steps on four layers and as many as fit,
-with tokens per second and the peak against the memory estimate. Each part prints what it finds at once; parts
+with tokens per second and peak beside the estimates of `--plan` (`estimates`: within 15 % or not). Each part prints what it finds at once; parts
 that the time does not reach, or that fail, are named. The last line is JSON; `ratio` is PEFT's time over ours
 for one block. Without a CUDA device it says so, and ends with exit code 0.
 """
@@ -25,6 +25,7 @@ from typing import Any
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # read when torch is loaded
 
+from bench.gpu_estimates import verdict
 from bench.gpu_sizes import FAST, FULL, RANK, Sizes
 from bench.gpu_steps import training_steps
 from bench.timing import load, median_and_spread, ratios, seconds_of
@@ -241,6 +242,7 @@ def report(results: dict[str, Any], device: Any, options: argparse.Namespace) ->
         "device": name,
         "small": options.small,
         "torch": torch.__version__,
+        "estimates": verdict(results.get("steps", {})),
         "parts": results,
         "unfinished": [part for part, found in results.items() if "unfinished" in found],
         "load": load(),

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from bench.gpu_estimates import time_compared
 from bench.gpu_sizes import GPU_SHARE, RANK, Sizes
 from bench.timing import median_and_spread, seconds_of
 from lib.settings import LoraSettings
+from lib.training.cards import Card, card_named
 from lib.training.memory import TrainingShape, estimate_memory
 
 
@@ -73,7 +75,15 @@ def steps_on(sizes: Sizes, device: Any, total: int) -> Iterator[dict[str, Any]]:
                 yield {how: f"not run: estimated at {estimated / 1e9:.1f} GB"}
                 continue
             batch = packed_rows(shape.rows, length, sizes.model.vocabulary, device)
-            yield {how: measured_steps(step, batch, device, estimated, rounds=min(sizes.rounds, 5))}
+            found = measured_steps(step, batch, device, estimated, rounds=min(sizes.rounds, 5))
+            speed = found["tokens_per_second"]["median"]
+            yield {how: found | time_compared(shape, speed, card_of(device))}
+
+
+def card_of(device: Any) -> Card | None:
+    import torch
+
+    return card_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 def measured_steps(step: Any, batch: Any, device: Any, estimated: int, *, rounds: int) -> dict[str, Any]:
@@ -87,5 +97,6 @@ def measured_steps(step: Any, batch: Any, device: Any, estimated: int, *, rounds
     result: dict[str, Any] = {"tokens_per_second": median_and_spread([tokens / s for s in seconds], 0)}
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
-        result |= {"peak_bytes": peak, "estimated_bytes": estimated, "error": round(estimated / peak - 1, 3)}
+        error = round(estimated / peak - 1, 3)
+        result |= {"peak_bytes": peak, "estimated_bytes": estimated, "memory_error": error}
     return result

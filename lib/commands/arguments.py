@@ -72,6 +72,11 @@ def _add_looking(add: Callable[..., object]) -> None:
         action="store_true",
         help="with --plan: rows that should not be trained on, with examples (SFT_AUDIT_CHECKS)",
     )
+    add(
+        "--hardware",
+        metavar="NxGPU",
+        help="with --plan: for GPUs that are not here (4xH100, 1xH200, 2x48GB), one process each",
+    )
     add("--check", action="store_true", help="find what would go wrong, without training; loads the model")
     add("--fast", action="store_true", help="with --check: only what needs no model loaded")
     add("--status", action="store_true", help="print where every stage stands, one line each")
@@ -124,6 +129,8 @@ def _check_running(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error("--show-mask belongs to --plan")
     if options.audit and not options.plan:
         parser.error("--audit belongs to --plan")
+    if options.hardware and not options.plan:
+        parser.error("--hardware belongs to --plan")
     if options.json and not (options.plan or options.status or options.check):
         parser.error("--json belongs to --plan, --check or --status")
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from rich.console import Console
@@ -22,6 +22,9 @@ from lib.lineage.plan_text import print_plan
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.model.base_files import base_folder
+from lib.preflight.machine import memory
+from lib.preflight.subject import Subject
+from lib.preflight.verdict import failures, warnings
 from lib.settings import InputError, Problems, StageSettings, list_stages
 from lib.training.launch import World
 
@@ -89,10 +92,22 @@ def _show_plan(
         runs_before=runs_before, forced=options.force, restart=options.restart, chat=chat,
         audited=options.audit,
     )  # fmt: skip
+    plan = _with_memory(plan, Subject.of(stage, world))
     if not options.json:
         print_plan(plan, console)
         _show_masks(stage, chat, planned, options.show_mask)
     return plan
+
+
+def _with_memory(plan: StagePlan, subject: Subject) -> StagePlan:
+    """What does not fit is said with what to lower. It keeps the stage from running on the GPUs that are here
+    or planned for; a machine without any is often not the one that trains."""
+    verdicts = list(memory(subject))
+    problems, notices = failures(verdicts), warnings(verdicts)
+    if problems and not subject.world.gpus:
+        elsewhere = "not enough memory here, and no GPU: --hardware 4xH100 plans for what is elsewhere"
+        return replace(plan, notices=(*plan.notices, f"[WARNING] {elsewhere}"))
+    return replace(plan, notices=(*plan.notices, *notices), problems=(*plan.problems, *problems))
 
 
 def _show_masks(stage: SurveyedStage, chat: ChatFormat | None, planned: PlannedData, rows: int) -> None:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.audit.refusal import refusals
 from lib.data.chat import ChatFormat
-from lib.data.ledger import MixLedger
 from lib.data.prepare import PlannedData
 from lib.lineage.audit_text import audit_json
 from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.estimates import Estimate, Workload, disk, memory, planned_steps, seconds, trained_tokens
+from lib.lineage.estimates import Estimate, planned_steps, trained_tokens
 from lib.lineage.obstacles import obstacles
-from lib.lineage.record import intact_record
 from lib.lineage.resumption import begun_run, resumption_problems
+from lib.lineage.stage_estimates import stage_estimates, workload
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
-from lib.model.merge import find_merged
 from lib.model.quantization import few_quantized, quantizable_share
-from lib.model.weight_files import weight_shards
-from lib.settings import InputError, Problem, StageSettings
-from lib.training.batch import training_shape
+from lib.settings import Problem, StageSettings
 from lib.training.launch import World
-from lib.training.memory import TrainingShape
 
 
 @dataclass(frozen=True)
@@ -102,13 +95,12 @@ def make_plan(
         absent=tuple(source.id for source in planned.absent),
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
-        estimates=_estimates(stage, architecture, load, ledger, world)
-        if architecture and load and ledger
-        else {},
+        estimates=stage_estimates(stage, architecture, ledger, world) if architecture else {},
         notices=(
             *settings.notices,
             *stage.status.remarks,
             *_quantization_notices(settings, architecture),
+            *_size_notices(settings, folder),
             *notices,
             *changes,
             *planned.notices,
@@ -120,19 +112,6 @@ def make_plan(
 
 def _refused(settings: StageSettings, planned: PlannedData) -> list[Problem]:
     return refusals(settings, planned.findings) if settings.audit.mode == "refuse" else []
-
-
-def workload(settings: StageSettings, ledger: MixLedger, processes: int) -> Workload:
-    training, encoded = settings.training, ledger.encoded
-    return Workload(
-        rows=ledger.sequences,
-        tokens=encoded.tokens if encoded else 0,
-        batch=training.micro_batch,
-        accumulation=training.grad_accum,
-        processes=processes,
-        epochs=training.epochs,
-        max_steps=training.max_steps,
-    )
 
 
 def _base(settings: StageSettings, folder: Path | None, architecture: Architecture | None) -> dict[str, Any]:
@@ -152,6 +131,13 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
         base["parameters"] = architecture.parameters
         base["trainable"] = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
     return base
+
+
+def _size_notices(settings: StageSettings, folder: Path | None) -> list[str]:
+    if folder is not None:
+        return []
+    fetch = f"`hf download {settings.model.base_model} config.json`"
+    return [f"memory, disk and time follow from the base's config.json; {fetch} fetches no more than that"]
 
 
 def _quantization_notices(settings: StageSettings, architecture: Architecture | None) -> list[str]:
@@ -181,75 +167,3 @@ def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[s
         if entry["stage"] in runs_before:
             entry["state"] = "trained first by this command"
     return tuple(sorted(found, key=lambda parent: parent["stage"]))
-
-
-def _estimates(
-    stage: SurveyedStage, architecture: Architecture, load: Workload, ledger: MixLedger, world: World
-) -> dict[str, Estimate]:
-    settings = stage.settings
-    trainable = architecture.lora_parameters(settings.lora.rank, settings.lora.target_modules)
-    steps = planned_steps(load)
-    # The best ones, the last, and the one that is being written.
-    checkpoints = min(settings.training.save_total_limit + 2, max(steps // settings.training.save_steps, 1))
-    return {
-        "memory": memory(_largest_pass(stage, architecture, ledger, world)),
-        "disk": disk(
-            merged_bytes(stage, architecture),
-            trainable,
-            checkpoints=checkpoints,
-            free=shutil.disk_usage(existing_folder(settings.stage_dir)).free,
-        ),
-        "time": seconds(
-            architecture.active_parameters,
-            trained_tokens(load),
-            measured_tokens_per_second=_measured_speed(stage),
-            cores=os.cpu_count() or 1,
-            gpus=world.gpus,
-            processes=load.processes,
-        ),
-    }
-
-
-def _largest_pass(
-    stage: SurveyedStage, architecture: Architecture, ledger: MixLedger, world: World
-) -> TrainingShape:
-    """A pass of rows as long as the longest, where all were counted; else as long as they may be."""
-    settings, counted = stage.settings, ledger.encoded
-    known = counted is not None and not ledger.estimated and not settings.data.packing
-    return training_shape(
-        settings,
-        architecture,
-        world,
-        rows=settings.training.micro_batch,
-        length=counted.longest if counted and known else settings.data.max_seq_len,
-        checkpointing=settings.model.gradient_checkpointing == "1",
-    )
-
-
-def merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
-    """Of the merged base that is still to be built: as large as the stage-0 base, by its files where they are
-    here."""
-    if not (stage.chain.parents or stage.chain.missing) or stage.settings.model.merge_mode == "stack":
-        return 0
-    if stage.chain.key and find_merged(stage.settings.merged_base_dir).key == stage.chain.key:
-        return 0
-    folder = base_folder(stage.settings.model)
-    try:
-        return sum(shard.stat().st_size for shard in weight_shards(folder)) if folder else 0
-    except InputError:
-        return architecture.parameters * architecture.bytes_per_weight
-
-
-def existing_folder(folder: Path) -> Path:
-    """The nearest folder above that is there: what will be written lies on the same disk."""
-    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-
-
-def _measured_speed(stage: SurveyedStage) -> float | None:
-    """Tokens per second of this stage's last run, else of its nearest ancestor's."""
-    records = [
-        intact_record(stage.settings.stage_dir),
-        *(parent.record for parent in reversed(stage.chain.parents)),
-    ]
-    speeds = [record.training["tokens_per_second"] for record in records if record]
-    return speeds[0] if speeds else None

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lib.data.packing import PackCount
 from lib.lineage.audit_text import audit_view
+from lib.lineage.estimates import Estimate
 from lib.lineage.plan import StagePlan
 from lib.model.quantization import loaded_as
 
@@ -173,8 +174,16 @@ def _print_costs(plan: StagePlan, console: Console) -> None:
         console.print(f"  packing  {_packing(ledger, plan.batch['global_batch'])}", soft_wrap=True)
     for name, estimate in plan.estimates.items():
         console.print(
-            f"  {name:<8} about {estimate.text}  [dim]{escape(estimate.arithmetic)}[/]", soft_wrap=True
+            f"  {name:<8} about {estimate.text}  [dim]{escape(_basis(name, estimate))}[/]", soft_wrap=True
         )
+        for line in estimate.lines:
+            console.print(Text(f"           {line}", style="dim"), soft_wrap=True)
+
+
+def _basis(name: str, estimate: Estimate) -> str:
+    """What the number was made for; of what it consists the lines say, where there are any."""
+    told = name == "memory" and estimate.lines
+    return estimate.arithmetic.partition(":")[0] if told else estimate.arithmetic
 
 
 def _packing(ledger: dict[str, Any], global_batch: int) -> str:

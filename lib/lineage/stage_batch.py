@@ -19,6 +19,6 @@ def with_batch(stage: SurveyedStage, world: World) -> SurveyedStage:
     Raises InputError where the batch cannot be planned.
     """
     settings = stage.settings
-    device = device_memory(processes=world.processes, gpus=world.gpus)
+    device = device_memory(processes=world.processes, gpus=world.gpus, card=world.card)
     batch = plan_batch(settings, base_folder(settings.model), world, device)
     return replace(stage, settings=resolved(settings, batch), batch=batch)

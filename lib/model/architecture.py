@@ -63,16 +63,16 @@ class Architecture:
     def parameters(self) -> int:
         """Weights of the whole model (norms left out: under 0.1 %)."""
         embedding = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        router = self.hidden * (self.experts + bool(self.shared_intermediate))
-        return self._in_layers(max(self.experts, 1), router) + embedding
+        return self._in_layers(max(self.experts, 1)) + embedding
 
     @property
     def active_parameters(self) -> int:
         """Weights that one token passes through, the embedding table's look-up not counted."""
-        return self._in_layers(self.experts_per_token or 1, 0) + self.vocabulary * self.hidden
+        return self._in_layers(self.experts_per_token or 1) + self.vocabulary * self.hidden
 
-    def _in_layers(self, copies: int, router: int) -> int:
-        """Weights of all layers, with `copies` MLPs and `router` weights where the experts are."""
+    def _in_layers(self, copies: int) -> int:
+        """Weights of all layers, with `copies` MLPs and a router where the experts are."""
+        router = self.hidden * (self.experts + bool(self.shared_intermediate))
         wide = self.intermediate * copies + self.shared_intermediate
         sparse = (self.layers - self.dense_layers) * (3 * self.hidden * wide + router)
         dense = self.dense_layers * 3 * self.hidden * self.dense_intermediate

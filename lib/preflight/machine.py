@@ -12,7 +12,7 @@ from pathlib import Path
 from lib.failures.explain import explain, known
 from lib.failures.known import BATCH_MISMATCH, CPU_ONLY_TORCH, DISK_FULL
 from lib.lineage.estimates import disk as disk_estimate
-from lib.lineage.plan import existing_folder, merged_bytes
+from lib.lineage.stage_estimates import existing_folder, merged_bytes
 from lib.lineage.versions import library_version
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
@@ -82,6 +82,9 @@ def memory(subject: Subject) -> Iterable[Verdict]:
         return [Verdict.ok("memory", f"{found}: {batch.memory.arithmetic}")]
     advice = savings_lines(subject.settings, subject.architecture, subject.world, device.usable)
     remedy = "lower, the harmless ones first: " + "; ".join(advice)
+    if batch.memory.weights > device.usable:
+        alone = f"the weights alone take {readable_bytes(batch.memory.weights)}, whole in every process"
+        remedy = f"take GPUs with more memory or a smaller base: {alone}"
     if not device.total or total * (1 - ESTIMATE_ERROR) <= device.total:
         return [Verdict.warning("memory", found, remedy)]
     whole = f"all of {'a GPU' if subject.world.gpus else 'this machine'}"

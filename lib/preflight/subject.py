@@ -40,7 +40,7 @@ class Subject:
     @classmethod
     def of(cls, stage: SurveyedStage, world: World) -> Subject:
         base = base_folder(stage.settings.model)
-        device = device_memory(processes=world.processes, gpus=world.gpus)
+        device = device_memory(processes=world.processes, gpus=world.gpus, card=world.card)
         return cls(stage, world, device, base, read_architecture(base) if base else None)
 
     @property

@@ -84,7 +84,8 @@ def plan_batch(settings: StageSettings, base: Path | None, world: World, device:
     # Rather fewer rows than recomputing: that costs a third of the speed, a smaller pass little.
     order = sorted(estimates, key=lambda cut: (cut[1], -cut[0]))
     fitting = [cut for cut in order if estimates[cut].total <= device.usable]
-    rows, recomputed = chosen = fitting[0] if fitting else min(order, key=lambda cut: estimates[cut].total)
+    smallest = min(order, key=lambda cut: (estimates[cut].total, cut[0]))
+    rows, recomputed = chosen = fitting[0] if fitting else smallest
     return BatchPlan(
         rows,
         per_process // rows,
@@ -170,7 +171,8 @@ def training_shape(
         optimizer=settings.training.optimizer,
         frozen_adapters=settings.stage - 1 if model.merge_mode == "stack" else 0,
         quantization=model.quantization,
-        generates=settings.evaluation.samples > 0,
+        answer_rows=settings.evaluation.batch_size if settings.evaluation.samples else 0,
+        answer_tokens=settings.evaluation.max_new_tokens,
     )
 
 

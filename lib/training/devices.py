@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.training.cards import Card, card_named
 from lib.training.sizes import readable_bytes
 
 GPU_SHARE = 0.9
@@ -28,14 +29,21 @@ class DeviceMemory:
     arithmetic: str
     total: int = 0
     """What there is altogether; 0 where that is not known."""
+    reserve: str = "for everything else on this machine"
+    """What the rest is for."""
 
 
-def device_memory(*, processes: int, gpus: int, environ: Mapping[str, str] = os.environ) -> DeviceMemory:
-    """Of the smallest GPU, else of this machine shared by the processes that run on it."""
-    total = gpu_memory(environ) if gpus else 0
+def device_memory(
+    *, processes: int, gpus: int, card: Card | None = None, environ: Mapping[str, str] = os.environ
+) -> DeviceMemory:
+    """Of a `card` that is planned for; of the smallest GPU; else of this machine, shared by the processes
+    that run on it."""
+    total = card.memory if card else gpu_memory(environ) if gpus else 0
     if total:
-        share = f"{GPU_SHARE:.0%} of a GPU's {readable_bytes(total)}"
-        return DeviceMemory(int(GPU_SHARE * total), share, total)
+        owner = f"one {card.name}" if card else "a GPU"
+        reserve = f"{1 - GPU_SHARE:.0%} for the CUDA context, NCCL's buffers and fragmentation"
+        share = f"{GPU_SHARE:.0%} of {owner}'s {readable_bytes(total)}"
+        return DeviceMemory(int(GPU_SHARE * total), share, total, reserve)
     total = host_memory()
     here = int(environ.get("LOCAL_WORLD_SIZE", processes))
     shared = f" for {here} processes" if here > 1 else ""
@@ -46,6 +54,12 @@ def device_memory(*, processes: int, gpus: int, environ: Mapping[str, str] = os.
 def count_gpus(environ: Mapping[str, str] = os.environ) -> int:
     """Visible NVIDIA GPUs, asked of the driver's own tool so that planning needs no torch."""
     return len(_visible(_ask("-L"), environ))
+
+
+def present_card(environ: Mapping[str, str] = os.environ) -> Card | None:
+    """The kind of the first visible GPU; None without one, and for a kind that is not in the table."""
+    visible = _visible(_ask("-L"), environ)
+    return card_named(visible[0].partition(": ")[2].partition(" (UUID")[0]) if visible else None
 
 
 def gpu_memory(environ: Mapping[str, str] = os.environ) -> int:

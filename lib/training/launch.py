@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.settings import InputError, TrainingSettings
+from lib.training.cards import Card, parse_hardware
 from lib.training.devices import count_gpus
 from lib.training.extension_lock import release_orphaned_locks
 from lib.training.worker_words import OURS, last_words
@@ -28,6 +29,8 @@ class World:
 
     processes: int
     gpus: int
+    card: Card | None = None
+    """GPUs of this kind are planned for, instead of what is here."""
 
     @property
     def distributed(self) -> bool:
@@ -40,20 +43,24 @@ class World:
         return self.distributed and (training.zero_stage == "2" or training.deepspeed_config is not None)
 
     def line(self, training: TrainingSettings) -> str:
-        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "CPU"
+        kind = f"x {self.card.name}" if self.card else f"GPU{'s' * (self.gpus != 1)}"
+        device = f"{self.gpus} {kind}" if self.gpus else "CPU"
         alone = "plain data parallel" if self.processes > 1 else "no sharding needed"
         return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}, " + (
             "DeepSpeed ZeRO-2" if self.shards(training) else alone
         )
 
 
-def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> World:
-    """World from `--nproc`, a launcher's WORLD_SIZE, or one process per visible GPU.
+def plan_world(
+    nproc: int | None, environ: Mapping[str, str] = os.environ, *, hardware: str | None = None
+) -> World:
+    """World from `--nproc`, a launcher's WORLD_SIZE, or one process per visible GPU; of `hardware` that is
+    planned for (`4xH100`) one per GPU.
 
     Raises InputError when `--nproc` is below 1 or above the number of GPUs there are.
     """
-    gpus = count_gpus(environ)
-    if "WORLD_SIZE" in environ:
+    gpus, card = parse_hardware(hardware) if hardware else (count_gpus(environ), None)
+    if "WORLD_SIZE" in environ and not hardware:
         return World(int(environ["WORLD_SIZE"]), gpus)
     if nproc is not None and (nproc < 1 or (gpus and nproc > gpus)):
         raise InputError.of(
@@ -63,7 +70,7 @@ def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> Wo
             expected=f"a number from 1 to {gpus} (one process per GPU)" if gpus else "a number of at least 1",
             remedy="lower --nproc, or leave it out",
         )
-    return World(nproc or max(gpus, 1), gpus)
+    return World(nproc or max(gpus, 1), gpus, card)
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:

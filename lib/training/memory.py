@@ -63,8 +63,10 @@ class TrainingShape:
     frozen_adapters: int = 0
     """Earlier stages kept beside the base as frozen factors of about the same rank (SFT_MERGE_MODE=stack)."""
     quantization: Quantization = "none"
-    generates: bool = False
-    """Whether answers are generated while training."""
+    answer_rows: int = 0
+    """Answers that are generated at a time while training; 0: none are."""
+    answer_tokens: int = 0
+    """Of each at most, on top of a prompt of `length`."""
 
     @property
     def tokens(self) -> int:
@@ -83,7 +85,12 @@ class MemoryEstimate:
     earlier: int
     """Frozen factors of earlier stages beside them, with room for the trained ones in the products."""
     adapter: int
-    """Weights, gradients and optimizer state of the adapter, this process's share."""
+    """Its trained weights, as the passes use them."""
+    gradients: int
+    optimizer: int
+    """This process's share: moments; under ZeRO-2 also weights and gradients in fp32."""
+    buckets: int
+    """What gradients are sent from."""
     activations: int
     workspace: int
     """The larger of the loss's logits and what the backward of one layer takes for a while."""
@@ -97,18 +104,24 @@ class MemoryEstimate:
         return sum(astuple(self))
 
     @property
-    def arithmetic(self) -> str:
-        parts = {
+    def parts(self) -> dict[str, int]:
+        return {
             "weights": self.weights,
             "factors of earlier stages": self.earlier,
-            "adapter, gradients and optimizer": self.adapter,
+            "adapter": self.adapter,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            "buckets": self.buckets,
             "activations": self.activations,
             "logits and workspace": self.workspace,
             "generating answers": self.evaluation,
             "libraries": self.libraries,
             "heap fragmentation": self.fragmentation,
         }
-        return " + ".join(f"{name} {readable_bytes(size)}" for name, size in parts.items() if size)
+
+    @property
+    def arithmetic(self) -> str:
+        return " + ".join(f"{name} {readable_bytes(size)}" for name, size in self.parts.items() if size)
 
 
 def estimate_memory(shape: TrainingShape) -> MemoryEstimate:
@@ -124,13 +137,13 @@ def estimate_memory(shape: TrainingShape) -> MemoryEstimate:
         kept = architecture.layers * shape.tokens * architecture.hidden * shape.weight_bytes
         kept += max(sparse, dense if dense_layers else 0)
     stacked = shape.frozen_adapters + 1 if shape.frozen_adapters else 0
-    workspace = max(_loss_bytes(shape), _backward_bytes(shape))
+    workspace = max(loss_bytes(shape), backward_bytes(shape))
     waste = 0 if shape.on_gpu else int(HEAP_WASTE * (passed + workspace))
-    generation = _generation_bytes(shape) if shape.generates else 0
+    generation = generation_bytes(shape) if shape.answer_rows else 0
     return MemoryEstimate(
         weights=base_bytes(shape),
         earlier=stacked * shape.trainable * shape.weight_bytes,
-        adapter=adapter_bytes(shape),
+        **adapter_bytes(shape),
         activations=kept,
         workspace=workspace,
         evaluation=max(generation - kept - workspace - waste, 0),
@@ -148,17 +161,27 @@ def base_bytes(shape: TrainingShape) -> int:
     return int(quantized * NF4_BYTES[shape.quantization]) + (total - quantized) * shape.weight_bytes
 
 
-def adapter_bytes(shape: TrainingShape) -> int:
-    """Weights, gradients and optimizer state of the adapter in one process."""
+def adapter_bytes(shape: TrainingShape) -> dict[str, int]:
+    """What the adapter takes in one process, by the names of `MemoryEstimate`."""
     count, moments = shape.trainable, MOMENTS.get(shape.optimizer, 8)
     if not shape.sharded:
         # fp32 throughout, beside it autocast's copy; plain data parallel sends gradients from buckets.
-        copies = (4 if shape.processes > 1 else 0) + (2 if shape.weight_bytes == 2 else 0)
-        return count * (4 + 4 + moments + copies)
+        copy = 2 if shape.weight_bytes == 2 else 0
+        buckets = 4 * count if shape.processes > 1 else 0
+        return {
+            "adapter": count * (4 + copy),
+            "gradients": count * 4,
+            "optimizer": count * moments,
+            "buckets": buckets,
+        }
     # Weights flat in the base's dtype, their gradients; a share of fp32 copy, gradient and moments.
     bucket = GRADIENT_BUCKETS_GPU * GRADIENT_BUCKET if shape.on_gpu else min(GRADIENT_BUCKET, count)
-    own_share = count * (4 + 4 + moments) // shape.processes
-    return count * 2 * shape.weight_bytes + own_share + bucket * shape.weight_bytes
+    return {
+        "adapter": count * shape.weight_bytes,
+        "gradients": count * shape.weight_bytes,
+        "optimizer": count * (4 + 4 + moments) // shape.processes,
+        "buckets": bucket * shape.weight_bytes,
+    }
 
 
 def layer_bytes(shape: TrainingShape, *, sparse: bool) -> int:
@@ -239,14 +262,14 @@ def _experts_per_token(shape: TrainingShape) -> int:
     return kept + a.experts_per_token * (3 * a.intermediate + a.hidden) * d
 
 
-def _loss_bytes(shape: TrainingShape) -> int:
+def loss_bytes(shape: TrainingShape) -> int:
     """As lib/model/head_loss.py states it, with every token learned."""
     a, d = shape.architecture, shape.weight_bytes
     logits = min(shape.tokens * a.vocabulary * d, LOGITS_CHUNK[shape.on_gpu])
     return logits + max(4 * a.vocabulary, SOFTMAX_STRIP[shape.on_gpu]) + 2 * shape.tokens * a.hidden * d
 
 
-def _backward_bytes(shape: TrainingShape) -> int:
+def backward_bytes(shape: TrainingShape) -> int:
     """Gradients and recomputed values on the way through the widest part of one layer."""
     a, d = shape.architecture, shape.weight_bytes
     hidden = 3 * shape.tokens * a.hidden * d
@@ -261,9 +284,13 @@ def _backward_bytes(shape: TrainingShape) -> int:
     return hidden + rows * (through * a.hidden + 6 * a.intermediate) * d + factors * (3 * d + 4)
 
 
-def _generation_bytes(shape: TrainingShape) -> int:
-    """The adapter is folded into a copy of the weights, save quantised ones; on a GPU the originals wait in
+def generation_bytes(shape: TrainingShape) -> int:
+    """Keys and values of a batch of answers, at its end or while its prompts go through a layer. The adapter
+    is folded into the weights: on the CPU into a copy, save quantised ones; on a GPU the originals wait in
     host memory."""
-    if shape.on_gpu or shape.quantization != "none":
-        return 0
-    return shape.architecture.parameters * shape.weight_bytes
+    a, d = shape.architecture, shape.weight_bytes
+    prompts, kept = shape.answer_rows * shape.length, 2 * a.layers * a.kv_heads * a.head_dim * d
+    layer = (a.experts_per_token or 1) * (2 * a.hidden + 3 * a.intermediate) * d
+    answers = max(prompts * (kept + layer), (prompts + shape.answer_rows * shape.answer_tokens) * kept)
+    copied = not shape.on_gpu and shape.quantization == "none"
+    return answers + a.parameters * d * copied

@@ -71,8 +71,11 @@ def _changes(settings: StageSettings, shape: TrainingShape) -> Iterator[tuple[st
         yield f"SFT_PER_DEVICE_TRAIN_BS={rows}{same}", "the same batch in more passes", {"rows": rows}
     if not shape.checkpointing:
         yield "SFT_GRADIENT_CHECKPOINTING=1", "a third more time", {"checkpointing": True}
-    if shape.generates and not shape.on_gpu:
-        yield "SFT_GEN_EVAL_SAMPLES=0", "no scores by generation", {"generates": False}
+    if shape.answer_rows > 1:
+        rows = shape.answer_rows // 2
+        yield f"SFT_GEN_EVAL_BATCH_SIZE={rows}", "answers take longer", {"answer_rows": rows}
+    if shape.answer_rows and not shape.on_gpu:
+        yield "SFT_GEN_EVAL_SAMPLES=0", "no scores by generation", {"answer_rows": 0}
     if shape.length > 256:
         length = shape.length // 2
         yield f"SFT_MAX_SEQ_LEN={length}", "longer rows are cut or dropped", {"length": length}

@@ -31,6 +31,7 @@ STRUCTEVAL = {
 FEW_STEPS = {
     "SFT_OUT_LORA_DIR": "out/lora",
     "SFT_MAX_STEPS": 2,
+    "SFT_GLOBAL_BATCH_SIZE": "",
     "SFT_PER_DEVICE_TRAIN_BS": 2,
     "SFT_GRAD_ACCUM": 1,
     "SFT_LOGGING_STEPS": 1,

@@ -2,14 +2,30 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from lib.lineage.estimates import (
     Workload,
     disk,
+    measured_seconds,
     planned_steps,
     seconds,
     trained_tokens,
 )
+from lib.model.architecture import Architecture
+from lib.settings import LoraSettings
+from lib.training.flops import pass_bytes, token_flops
+from lib.training.memory import TrainingShape
+from lib.training.speed import Speed
 
+MODEL = Architecture(
+    family="qwen3_moe", hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=32, experts=8,
+    experts_per_token=2, vocabulary=512, tied=False, bytes_per_weight=2,
+)  # fmt: skip
+ON_ONE_GPU = TrainingShape(
+    architecture=MODEL, rank=8, targets=LoraSettings().target_modules, dropout=False, rows=2, length=50,
+    checkpointing=False, weight_bytes=2, on_gpu=True, processes=1, sharded=True, attention="sdpa",
+)  # fmt: skip
 LOAD = Workload(rows=100, tokens=5000, batch=2, accumulation=4, processes=1, epochs=2, max_steps=-1)
 
 
@@ -51,19 +67,38 @@ def test_tokens_are_those_of_the_epochs_trained() -> None:
     assert trained_tokens(replace(LOAD, rows=0)) == 0
 
 
-def test_time_from_a_measured_speed_else_from_flops() -> None:
-    measured = seconds(10**9, 10_000, measured_tokens_per_second=100.0, cores=2, gpus=0, processes=1)
+def test_time_from_a_measured_speed() -> None:
+    measured = measured_seconds(LOAD, 100.0)
     assert (measured.value, measured.text) == (100.0, "1 min 40 s")
     assert "measured" in measured.arithmetic
-    guessed = seconds(10**9, 10_000, measured_tokens_per_second=None, cores=2, gpus=0, processes=1)
-    assert guessed.value == 4 * 10**9 * 10_000 / 16e9
-    assert "assumed" in guessed.arithmetic
+
+
+def test_time_from_flops_with_its_arithmetic() -> None:
+    load = replace(LOAD, processes=4, learned=0.5)
+    shape = replace(ON_ONE_GPU, length=50)
+    speed = Speed(1e12, 0.0, "a made-up speed")
+    found = seconds(shape, load, speed)
+    assert found.value == pytest.approx(10_000 / 4 * sum(token_flops(shape, 0.5).values()) / 1e12), (
+        "every process does its share of the tokens"
+    )
+    assert "assumed" in found.arithmetic
+    assert any("a made-up speed" in line for line in found.lines)
+    assert found.lines[-1].startswith(f"{planned_steps(load) * 4} passes ({planned_steps(load)} steps x 4)")
+    assert "at most" in seconds(shape, replace(load, full_rows=True), speed).arithmetic
+
+
+def test_where_reading_the_weights_takes_longer_it_counts_and_is_said() -> None:
+    shape, slow = replace(ON_ONE_GPU, length=50), Speed(1e20, 1e9, "")
+    found = seconds(shape, LOAD, slow)
+    assert found.value == pytest.approx(planned_steps(LOAD) * 4 * pass_bytes(shape) / 1e9)
+    assert any("more tokens a pass would cost nothing" in line for line in found.lines)
 
 
 def test_disk_counts_the_merged_base_where_there_is_one() -> None:
     first = disk(0, 10**6, checkpoints=3, free=10**9)
     assert first.value == 10**6 * (2 + 12 * 3)
     assert first.arithmetic.endswith("1.0 GB free")
+    assert disk(0, 10**6, checkpoints=3, free=None).arithmetic.endswith("checkpoints 38.0 MB")
     later = disk(2 * 10**9, 10**6, checkpoints=3, free=10**9)
     assert later.value - first.value == 2 * 10**9
     assert later.arithmetic.endswith("1.0 GB free: NOT ENOUGH")
