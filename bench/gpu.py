@@ -5,9 +5,10 @@
 
 Four parts: probes of correctness; one block of experts under LoRA, ours against PEFT over grouped products
 and the frozen block; the loss at the full vocabulary; whole training steps on four layers and as many as fit,
-with tokens per second and peak beside the estimates of `--plan` (`estimates`: within 15 % or not). Each part prints what it finds at once; parts
-that the time does not reach, or that fail, are named. The last line is JSON; `ratio` is PEFT's time over ours
-for one block. Without a CUDA device it says so, and ends with exit code 0.
+with tokens per second and peak beside the estimates of `--plan` (`estimates`: within 15 % or not). Each part
+prints what it finds at once; parts that the time does not reach, or that fail, are named. The last line is
+JSON; `ratio` is PEFT's time over ours for one block. Without a CUDA device it says so, and ends with exit
+code 0.
 """
 
 from __future__ import annotations

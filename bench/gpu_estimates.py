@@ -8,8 +8,8 @@ from typing import Any
 
 from lib.training.cards import Card
 from lib.training.flops import token_flops
-from lib.training.memory import TrainingShape
 from lib.training.speed import GPU_EFFICIENCY, cpu_speed, gpu_speed, pass_time
+from lib.training.training_shape import TrainingShape
 
 BOUND = 0.15
 

@@ -9,10 +9,11 @@ from lib.data.schedule import Schedule
 from lib.training.devices import DeviceMemory
 from lib.training.durations import readable_duration
 from lib.training.flops import pass_bytes, token_flops
-from lib.training.memory import TrainingShape, estimate_memory
+from lib.training.memory import estimate_memory
 from lib.training.memory_text import memory_lines
 from lib.training.sizes import readable_bytes
 from lib.training.speed import PassTime, Speed, pass_time
+from lib.training.training_shape import TrainingShape
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from lib.settings import InputError, StageSettings
 from lib.training.batch import training_shape
 from lib.training.devices import device_memory, present_card
 from lib.training.launch import World
-from lib.training.memory import TrainingShape
 from lib.training.speed import Speed, cpu_speed, gpu_speed
+from lib.training.training_shape import TrainingShape
 
 
 def workload(settings: StageSettings, ledger: MixLedger | None, processes: int) -> Workload | None:

@@ -17,8 +17,9 @@ from lib.settings import InputError, StageSettings
 from lib.settings.schema.training import DEFAULT_ROWS
 from lib.training.devices import DeviceMemory
 from lib.training.launch import World
-from lib.training.memory import MemoryEstimate, TrainingShape, estimate_memory
+from lib.training.memory import MemoryEstimate, estimate_memory
 from lib.training.sizes import readable_bytes
+from lib.training.training_shape import TrainingShape
 
 ENOUGH_TOKENS = 16_384
 """Of one pass: beyond, a device is busy anyway and longer passes only pad more."""
@@ -83,8 +84,8 @@ def plan_batch(settings: StageSettings, base: Path | None, world: World, device:
     }
     # Rather fewer rows than recomputing: that costs a third of the speed, a smaller pass little.
     order = sorted(estimates, key=lambda cut: (cut[1], -cut[0]))
-    fitting = [cut for cut in order if estimates[cut].total <= device.usable]
-    smallest = min(order, key=lambda cut: (estimates[cut].total, cut[0]))
+    fitting = [cut for cut in order if estimates[cut].training <= device.usable]
+    smallest = min(order, key=lambda cut: (estimates[cut].training, cut[0]))
     rows, recomputed = chosen = fitting[0] if fitting else smallest
     return BatchPlan(
         rows,
@@ -192,10 +193,10 @@ def _reasons(
     larger = [cut for cut in estimates if cut[1] == recomputed and cut[0] > rows]
     if larger:
         passed = min(larger)
-        reasons.append(f"{passed[0]} rows would take {readable_bytes(estimates[passed].total)}")
+        reasons.append(f"{passed[0]} rows would take {readable_bytes(estimates[passed].training)}")
     if recomputed and settings.model.gradient_checkpointing == "auto":
         without = estimates[(rows if (rows, False) in estimates else 1, False)]
-        reasons.append(f"without checkpointing {readable_bytes(without.total)}")
+        reasons.append(f"without checkpointing {readable_bytes(without.training)}")
     return tuple(reasons)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lib.training.memory import TrainingShape, base_bytes
+from lib.training.memory import base_bytes
+from lib.training.training_shape import TrainingShape
 
 
 def token_flops(shape: TrainingShape, learned: float = 1.0) -> dict[str, float]:

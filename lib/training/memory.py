@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import astuple, dataclass, replace
 
-from lib.model.architecture import Architecture
 from lib.model.quantization import quantizable_share
-from lib.settings.schema.model import Quantization
 from lib.training.sizes import readable_bytes
+from lib.training.training_shape import TrainingShape
 
 LIBRARIES = 750 * 10**6
 """Resident on the CPU before any weight is there: Python, torch, transformers, TRL, MLflow and the rows.
@@ -41,42 +40,6 @@ NORMALISED_HEADS = frozenset({"qwen3", "qwen3_moe", "gemma3_text"})
 GATE_UP, DOWN = frozenset({"gate_proj", "up_proj", "w1", "w3"}), frozenset({"down_proj", "w2"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingShape:
-    """What is trained, in what pieces, on what. Rows and length are those of one pass of one process."""
-
-    architecture: Architecture
-    rank: int
-    targets: Collection[str]
-    dropout: bool
-    rows: int
-    length: int
-    checkpointing: bool
-    weight_bytes: int
-    on_gpu: bool
-    processes: int
-    sharded: bool
-    """ZeRO-2 rather than plain data parallel."""
-    attention: str
-    """flash_attention_2, sdpa or eager."""
-    optimizer: str = "adamw_torch"
-    frozen_adapters: int = 0
-    """Earlier stages kept beside the base as frozen factors of about the same rank (SFT_MERGE_MODE=stack)."""
-    quantization: Quantization = "none"
-    answer_rows: int = 0
-    """Answers that are generated at a time while training; 0: none are."""
-    answer_tokens: int = 0
-    """Of each at most, on top of a prompt of `length`."""
-
-    @property
-    def tokens(self) -> int:
-        return self.rows * self.length
-
-    @property
-    def trainable(self) -> int:
-        return self.architecture.lora_parameters(self.rank, self.targets)
-
-
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes at the highest point, by what they are for."""
@@ -102,6 +65,11 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         return sum(astuple(self))
+
+    @property
+    def training(self) -> int:
+        """Without what evaluations take beyond it: what the cut into passes can change."""
+        return self.total - self.evaluation
 
     @property
     def parts(self) -> dict[str, int]:
@@ -289,7 +257,7 @@ def generation_bytes(shape: TrainingShape) -> int:
     is folded into the weights: on the CPU into a copy, save quantised ones; on a GPU the originals wait in
     host memory."""
     a, d = shape.architecture, shape.weight_bytes
-    prompts, kept = shape.answer_rows * shape.length, 2 * a.layers * a.kv_heads * a.head_dim * d
+    prompts, kept = shape.answer_rows * shape.prompt_tokens, 2 * a.layers * a.kv_heads * a.head_dim * d
     layer = (a.experts_per_token or 1) * (2 * a.hidden + 3 * a.intermediate) * d
     answers = max(prompts * (kept + layer), (prompts + shape.answer_rows * shape.answer_tokens) * kept)
     copied = not shape.on_gpu and shape.quantization == "none"

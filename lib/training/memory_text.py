@@ -9,11 +9,11 @@ from lib.training.memory import (
     LIBRARIES,
     MOMENTS,
     MemoryEstimate,
-    TrainingShape,
     backward_bytes,
     loss_bytes,
 )
 from lib.training.sizes import readable_bytes
+from lib.training.training_shape import TrainingShape
 
 NAMES_WIDTH, SIZES_WIDTH = 26, 9
 
@@ -62,8 +62,8 @@ def _answers(shape: TrainingShape) -> str:
         "" if shape.on_gpu or shape.quantization != "none" else "a copy of the weights with the adapter, and "
     )
     return (
-        f"{copy}keys and values of {shape.answer_rows} prompts of {shape.length:,} tokens and answers of "
-        f"{shape.answer_tokens:,} (SFT_GEN_EVAL_BATCH_SIZE), less what only training needs"
+        f"{copy}keys and values of {shape.answer_rows} prompts of {shape.prompt_tokens:,} tokens and answers "
+        f"of {shape.answer_tokens:,} (SFT_GEN_EVAL_BATCH_SIZE), less what only training needs"
     )
 
 

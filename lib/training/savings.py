@@ -10,8 +10,9 @@ from lib.model.architecture import Architecture
 from lib.settings import StageSettings
 from lib.training.batch import longest_pass
 from lib.training.launch import World
-from lib.training.memory import TrainingShape, estimate_memory
+from lib.training.memory import estimate_memory
 from lib.training.sizes import readable_bytes
+from lib.training.training_shape import TrainingShape
 
 LEAST_SAVING = 0.02
 """Of the whole: what saves less is not worth a line."""

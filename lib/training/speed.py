@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib.training.cards import Card
 from lib.training.flops import pass_bytes, token_flops
-from lib.training.memory import TrainingShape
+from lib.training.training_shape import TrainingShape
 
 CPU_FLOPS_PER_CORE = 8e9
 """Sustained by matrix products, assumed where nothing was measured yet."""

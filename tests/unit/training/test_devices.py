@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lib.training import devices
-from lib.training.devices import count_gpus, device_memory, gpu_memory, host_memory
+from lib.training.cards import Card
+from lib.training.devices import count_gpus, device_memory, gpu_memory, host_memory, present_card
 
 Install = Callable[..., None]
 
@@ -19,7 +20,7 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def install(*sizes: str) -> None:
         listing = "".join(
-            f"GPU {i}: NVIDIA (UUID: GPU-{i})\n  MIG 1g.18gb Device 0\n" for i in range(len(sizes))
+            f"GPU {i}: NVIDIA H200 NVL (UUID: GPU-{i})\n  MIG 1g.18gb Device 0\n" for i in range(len(sizes))
         )
         tool = folder / "nvidia-smi"
         tool.write_text(
@@ -51,6 +52,21 @@ def test_the_smallest_gpu_counts(gpus: Install) -> None:
     memory = device_memory(processes=3, gpus=3, environ={})
     assert memory.usable == int(0.9 * 81559 * 2**20)
     assert memory.arithmetic == "90% of a GPU's 85.5 GB"
+
+
+def test_the_kind_is_asked_of_the_driver(gpus: Install) -> None:
+    gpus("143771", "143771")
+    card = present_card({})
+    assert card is not None
+    assert card.name == "H200-NVL"
+    assert present_card({"CUDA_VISIBLE_DEVICES": ""}) is None
+
+
+def test_gpus_that_are_planned_for_come_before_what_is_here(gpus: Install) -> None:
+    gpus("143771")
+    memory = device_memory(processes=4, gpus=4, card=Card("H100", 80 * 10**9), environ={})
+    assert (memory.usable, memory.total) == (72 * 10**9, 80 * 10**9)
+    assert memory.arithmetic == "90% of one H100's 80.0 GB"
 
 
 def test_no_visible_gpu_has_no_memory(gpus: Install) -> None:

@@ -11,7 +11,8 @@ import pytest
 from lib.model.architecture import Architecture, read_architecture
 from lib.settings import LoraSettings
 from lib.training import memory
-from lib.training.memory import TrainingShape, adapter_bytes, estimate_memory, layer_bytes
+from lib.training.memory import adapter_bytes, estimate_memory, layer_bytes
+from lib.training.training_shape import TrainingShape
 
 TARGETS = LoraSettings().target_modules
 ROWS, LENGTH, RANK = 2, 48, 8
