@@ -39,7 +39,7 @@ from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
 from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.signals import StopSignals, code_of, say_end
-from lib.training.watchdog import watching
+from lib.training.watchdog import Watch, watching
 from lib.training.worker_words import say_last
 
 
@@ -94,7 +94,7 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
                 if code:
                     return code
             else:
-                with failures_explained(stage, world), watching(stage.settings, world):
+                with failures_explained(stage, world), watching(Watch.of(stage.settings, world)):
                     run_stage(stage, world, warnings, signals, restart=options.restart)
         verdict = failed_gate(stage.settings)
         if verdict and not is_worker():

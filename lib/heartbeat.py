@@ -21,7 +21,7 @@ class Heartbeat:
     def begin(self, announce: Announce) -> None:
         """Of a new run: nothing has been done."""
         self.phase, self.detail = "start", ""
-        self.beats = 0
+        self.beats = self.waits = 0
         self.moved = self.entered = time.monotonic()
         self.seconds: dict[str, float] = {}
         """By phase, in the order in which they ended."""
@@ -31,6 +31,20 @@ class Heartbeat:
         self.detail = detail or self.detail
         self.beats += 1
         self.moved = time.monotonic()
+
+    def forgive(self, seconds: float) -> None:
+        """So long nothing could move: the process was stopped."""
+        self.moved = min(self.moved + seconds, time.monotonic())
+
+    @contextmanager
+    def for_a_person(self) -> Iterator[None]:
+        """Nothing moves in the block because it waits for what a person types."""
+        self.waits += 1
+        try:
+            yield
+        finally:
+            self.waits -= 1
+            self.beat()
 
     @contextmanager
     def in_phase(self, name: str) -> Iterator[None]:
@@ -54,4 +68,4 @@ class Heartbeat:
 
 HEART = Heartbeat()
 """Of this process."""
-phase, beat = HEART.in_phase, HEART.beat
+phase, beat, for_a_person = HEART.in_phase, HEART.beat, HEART.for_a_person

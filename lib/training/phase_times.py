@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 SETTING_UP = (
     "tokenise", "compile", "join processes", "merge", "load", "prove merge", "attach",
@@ -14,9 +14,9 @@ SLOW = 10.0
 """Seconds from which on a phase has a line of its own when it ends."""
 
 
-def say_phase(name: str, seconds: float) -> None:
+def say_phase(say: Callable[[str], None], name: str, seconds: float) -> None:
     if name in SETTING_UP and seconds >= SLOW:
-        print(f"  {name}: {_time(seconds)}", flush=True)
+        say(f"  {name}: {_time(seconds)}")
 
 
 def times_line(seconds: Mapping[str, float]) -> str:

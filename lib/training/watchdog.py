@@ -3,6 +3,9 @@
 No collective is used, since one may be what hangs: rank 0 asks by a file in the stage's folder, and the
 watchdog of every other rank answers with a file. A process that holds Python's own lock inside of C code
 stops its threads too; then the last resort (last_resort.py) speaks.
+
+Time in which this thread itself stood still, since the process was stopped (SIGSTOP, a frozen container), is
+no silence of the training. A machine that sleeps needs nothing: its monotonic clock sleeps too.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from lib.heartbeat import HEART, beat
 from lib.settings import StageSettings
@@ -37,16 +43,41 @@ LONG_PHASE = 10.0
 """Seconds after which a phase is named while it lasts: whoever watches sees where it is."""
 
 
+def say_on_stdout(line: str) -> None:
+    print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is watched, and how."""
+
+    folder: Path
+    """`stalls.txt` goes there."""
+    limit: float
+    """Seconds without a beat until it is said; 0: never."""
+    stops: bool = False
+    """Whether the process is ended then."""
+    processes: int = 1
+    say: Callable[[str], None] = say_on_stdout
+    """Of phases that take long."""
+
+    @classmethod
+    def of(cls, settings: StageSettings, world: World) -> Watch:
+        training = settings.training
+        stops = training.on_stall == "stop"
+        return cls(settings.stage_dir, training.stall_seconds, stops, world.processes)
+
+
 @contextmanager
-def watching(settings: StageSettings, world: World) -> Iterator[None]:
-    """The phases of the block announce themselves; SFT_STALL_SECONDS without a beat are said, with the stacks
-    of all ranks in `stalls.txt` of the stage's folder."""
+def watching(watch: Watch) -> Iterator[None]:
+    """The phases of the block announce themselves; `watch.limit` seconds without a beat are said, with the
+    stacks of all ranks in `stalls.txt`."""
     rank = int(os.environ.get("RANK", "0"))
-    HEART.begin(say_phase if rank == 0 else lambda *_: None)
-    if not settings.training.stall_seconds:
+    HEART.begin(partial(say_phase, watch.say) if rank == 0 else lambda *_: None)
+    if not watch.limit:
         yield
         return
-    watchdog = Watchdog(settings, rank, world.processes)
+    watchdog = Watchdog(watch, rank)
     watchdog.start()
     try:
         yield
@@ -57,12 +88,11 @@ def watching(settings: StageSettings, world: World) -> Iterator[None]:
 class Watchdog(threading.Thread):
     """Of one rank. Rank 0 asks and speaks; where it cannot, the next one does."""
 
-    def __init__(self, settings: StageSettings, rank: int, processes: int) -> None:
+    def __init__(self, watch: Watch, rank: int) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self.limit = settings.training.stall_seconds
-        self.stops = settings.training.on_stall == "stop"
-        self.rank, self.processes = rank, processes
-        self.files = StallFiles(settings.stage_dir)
+        self.limit, self.stops, self.processes = watch.limit, watch.stops, watch.processes
+        self.rank, self.say = rank, watch.say
+        self.files = StallFiles(watch.folder)
         self.tick = min(LONGEST_TICK, self.limit / LOOKS_PER_LIMIT)
         self._last_resort = LastResort(self.limit, rank, self.files.stacks, stops=self.stops)
         self._over = threading.Event()
@@ -72,15 +102,17 @@ class Watchdog(threading.Thread):
         self._named = 0.0
 
     def run(self) -> None:
-        if self.rank == 0:
+        if self.processes > 1 and self.rank == 0:
             self.files.clear()
-        else:
+        elif self.processes > 1:
             self.files.pass_over()
         looked, modules = time.monotonic(), len(sys.modules)
         while not self._over.wait(self.tick):
             self._last_resort.put_off()
-            suspended = time.monotonic() - looked > self.limit / 2  # or held, and now it moves
-            if suspended or len(sys.modules) != modules:  # libraries that are being imported
+            stood_still = time.monotonic() - looked - self.tick
+            if stood_still > 2 * self.tick:
+                HEART.forgive(stood_still)
+            if HEART.waits or len(sys.modules) != modules:  # for a person; libraries that are being imported
                 beat()
             if request := self.files.asked():
                 self._answer(request)
@@ -162,4 +194,4 @@ class Watchdog(threading.Thread):
             and time.monotonic() - entered >= LONG_PHASE
         ):
             self._named = entered
-            print(f"  {name} …", flush=True)
+            self.say(f"  {name} …")

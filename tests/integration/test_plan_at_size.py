@@ -73,7 +73,7 @@ def test_on_four_gpus_of_80_gb(command: TrainCommand) -> None:
     # fp32 weights, gradients and two moments of the adapter are shared out; what is in bf16 is not.
     trained = 2 * ADAPTER + 2 * ADAPTER + 16 * ADAPTER / 4 + BUCKETS
     kept = 48 * TOKENS * 2048 * 2 + TOKENS * LAYER
-    assert ANSWERS < kept + BACKWARD, "an evaluation needs no more than training does"
+    assert kept + BACKWARD > ANSWERS, "an evaluation needs no more than training does"
     assert found["memory"]["value"] == pytest.approx(WEIGHTS + trained + kept + BACKWARD, rel=1e-6)
     assert found["memory"]["value"] == pytest.approx(68.6e9, rel=1e-3)
     # A token: 3.04 billion active weights twice forward, twice back, but for the head once more forward; half

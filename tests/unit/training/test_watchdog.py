@@ -1,5 +1,6 @@
 """The watchdog over this process, with a limit of a fraction of a second."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from lib.heartbeat import HEART, beat, phase
+from lib.heartbeat import HEART, beat, for_a_person, phase
 from lib.settings import StageSettings
 from lib.training.launch import World
 from lib.training.phase_times import say_phase, times_line
 from lib.training.stall_files import TALK, StallFiles
 from lib.training.stall_verdict import Report, Seen
-from lib.training.watchdog import watching
+from lib.training.watchdog import Watch, watching
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 0.4
@@ -29,7 +30,7 @@ def settings(stage: Callable[..., StageSettings]) -> StageSettings:
 
 
 def test_a_stall_is_said_with_its_stacks_and_then_that_it_moves(settings: StageSettings, capfd: Any) -> None:
-    with watching(settings, ALONE), phase("load"):
+    with watching(Watch.of(settings, ALONE)), phase("load"):
         time.sleep(LIMIT + 1.2)
         beat()
         time.sleep(0.1)
@@ -47,7 +48,7 @@ def test_a_stall_is_said_with_its_stacks_and_then_that_it_moves(settings: StageS
 
 def test_work_that_moves_is_left_alone(settings: StageSettings, capfd: Any) -> None:
     before = threading.active_count()
-    with watching(settings, ALONE), phase("training"):
+    with watching(Watch.of(settings, ALONE)), phase("training"):
         for step in range(7):
             time.sleep(0.1)
             beat(f"step {step}")
@@ -58,13 +59,13 @@ def test_work_that_moves_is_left_alone(settings: StageSettings, capfd: Any) -> N
 
 def test_0_is_off(stage: Callable[..., StageSettings], capfd: Any) -> None:
     before = threading.active_count()
-    with watching(stage(SFT_STALL_SECONDS=0), ALONE):
+    with watching(Watch.of(stage(SFT_STALL_SECONDS=0), ALONE)):
         assert threading.active_count() == before
     assert capfd.readouterr() == ("", "")
 
 
 def test_what_fails_in_the_block_goes_on(settings: StageSettings) -> None:
-    with pytest.raises(ZeroDivisionError), watching(settings, ALONE):
+    with pytest.raises(ZeroDivisionError), watching(Watch.of(settings, ALONE)):
         raise ZeroDivisionError
     assert "watchdog" not in {thread.name for thread in threading.enumerate()}
 
@@ -75,11 +76,11 @@ sys.path.insert(0, {root!r})
 from lib.heartbeat import phase
 from lib.settings import load_stage
 from lib.training.launch import World
-from lib.training.watchdog import watching
+from lib.training.watchdog import Watch, watching
 from pathlib import Path
 keys = ["SFT_STALL_SECONDS=0.4", "SFT_ON_STALL={action}"]
 settings = load_stage(Path({stages!r}), 1, overrides=keys, environ={{}})
-with watching(settings, World(1, 0)), phase("first forward"):
+with watching(Watch.of(settings, World(1, 0))), phase("first forward"):
     ctypes.PyDLL(None).usleep({microseconds})
     print("went on")
 """
@@ -147,22 +148,64 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     files.keep("text", [])
 
 
-def test_times_are_said_in_the_order_of_a_run(capsys: Any) -> None:
+def test_times_are_said_in_the_order_of_a_run() -> None:
+    said: list[str] = []
     seconds = {"attach": 0.1, "first forward": 0.25, "load": 61.4, "training": 9.0, "first backward": 0.5}
     assert times_line(seconds) == "  phases: load 61 s, attach 0.10 s; first forward 0.25 s, backward 0.50 s"
     for name, took in {**seconds, "merge": 12.0}.items():
-        say_phase(name, took)
-    assert capsys.readouterr().out == "  load: 61 s\n  merge: 12 s\n"
+        say_phase(said.append, name, took)
+    assert said == ["  load: 61 s", "  merge: 12 s"]
 
 
 def test_a_long_phase_is_named_while_it_lasts(
     settings: StageSettings, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lib.training.watchdog.LONG_PHASE", 0.1)
-    with watching(settings, ALONE):
+    with watching(Watch.of(settings, ALONE)):
         with phase("load"):
             for _ in range(3):
                 time.sleep(0.1)
                 beat()
         assert HEART.seconds["load"] >= 0.3
     assert capfd.readouterr() == ("  load …\n", "")
+
+
+def test_waiting_for_a_person_is_no_silence(settings: StageSettings, capfd: Any) -> None:
+    with watching(Watch.of(settings, ALONE)), for_a_person():
+        time.sleep(LIMIT + 0.6)
+    assert capfd.readouterr() == ("", "")
+
+
+STOPPED = """
+import sys, time
+sys.path.insert(0, {root!r})
+from lib.heartbeat import beat, phase
+from lib.training.watchdog import Watch, watching
+from pathlib import Path
+with watching(Watch(Path({folder!r}), 0.6, stops=True)), phase("training"):
+    print("begun", flush=True)
+    for step in range(14):
+        time.sleep(0.1)
+        {beat}
+    print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("beats", "code"), [("beat()", 0), ("pass", 1)])
+def test_a_process_that_was_stopped_is_not_ended_when_it_goes_on(
+    beats: str, code: int, tmp_path: Path
+) -> None:
+    """Stopped for longer than any limit, while a stall is to end the run. A stall that is one is found
+    all the same: its time goes on where it stood."""
+    script = STOPPED.format(root=str(ROOT), folder=str(tmp_path), beat=beats)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert (out, err) == ("went on\n", "") if code == 0 else "nothing has moved for 1 s in: training" in err
