@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lib.training.cards import Card
-from lib.training.flops import token_flops
-from lib.training.speed import GPU_EFFICIENCY, cpu_speed, gpu_speed, pass_time
-from lib.training.training_shape import TrainingShape
+from lib.training.sizing.cards import Card
+from lib.training.sizing.flops import token_flops
+from lib.training.sizing.speed import GPU_EFFICIENCY, cpu_speed, gpu_speed, pass_time
+from lib.training.sizing.training_shape import TrainingShape
 
 BOUND = 0.15
 
@@ -18,7 +18,7 @@ def time_compared(shape: TrainingShape, tokens_per_second: float, card: Card | N
     """Tokens per second that a plan would state, its error in time, and on a known GPU the share of its
     products that was reached: what GPU_EFFICIENCY should be."""
     if shape.on_gpu and not card:
-        return {"time": "not estimated: this GPU is not in lib/training/cards.py"}
+        return {"time": "not estimated: this GPU is not in lib/training/sizing/cards.py"}
     speed = gpu_speed(card) if card else cpu_speed(os.cpu_count() or 1, 1)
     estimated = shape.tokens / pass_time(shape, shape.tokens, 1.0, speed).seconds
     found = {

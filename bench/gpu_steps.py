@@ -12,9 +12,9 @@ from bench.gpu_estimates import time_compared
 from bench.gpu_sizes import GPU_SHARE, RANK, Sizes
 from bench.timing import median_and_spread, seconds_of
 from lib.settings import LoraSettings
-from lib.training.cards import Card, card_named
-from lib.training.memory import estimate_memory
-from lib.training.training_shape import TrainingShape
+from lib.training.sizing.cards import Card, card_named
+from lib.training.sizing.memory import estimate_memory
+from lib.training.sizing.training_shape import TrainingShape
 
 
 def training_steps(sizes: Sizes, device: Any, _clock: Any) -> Iterator[dict[str, Any]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.data.order import TrainingOrder
-from lib.data.schedule import Schedule
-from lib.training.devices import DeviceMemory
+from lib.data.order.order import TrainingOrder
+from lib.data.order.schedule import Schedule
 from lib.training.durations import readable_duration
-from lib.training.flops import pass_bytes, token_flops
-from lib.training.memory import estimate_memory
-from lib.training.memory_text import memory_lines
-from lib.training.sizes import readable_bytes
-from lib.training.speed import PassTime, Speed, pass_time
-from lib.training.training_shape import TrainingShape
+from lib.training.sizing.devices import DeviceMemory
+from lib.training.sizing.flops import pass_bytes, token_flops
+from lib.training.sizing.memory import estimate_memory
+from lib.training.sizing.memory_text import memory_lines
+from lib.training.sizing.sizes import readable_bytes
+from lib.training.sizing.speed import PassTime, Speed, pass_time
+from lib.training.sizing.training_shape import TrainingShape
 
 
 @dataclass(frozen=True)

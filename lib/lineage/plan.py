@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.audit.refusal import refusals
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import PlannedData
 from lib.lineage.audit_text import audit_json
 from lib.lineage.contract import check_contract
@@ -20,7 +20,7 @@ from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.quantization import few_quantized, quantizable_share
 from lib.settings import Problem, StageSettings
-from lib.training.launch import World
+from lib.training.processes.launch import World
 
 
 @dataclass(frozen=True)

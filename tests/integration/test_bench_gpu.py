@@ -15,8 +15,8 @@ from bench.gpu import Clock, guarded
 from bench.gpu_estimates import time_compared, verdict
 from bench.gpu_sizes import FULL
 from bench.gpu_steps import shape_of
-from lib.training.cards import CARDS
-from lib.training.speed import GPU_EFFICIENCY
+from lib.training.sizing.cards import CARDS
+from lib.training.sizing.speed import GPU_EFFICIENCY
 
 
 def bench(*arguments: str) -> list[str]:
@@ -47,14 +47,14 @@ def test_every_part_runs_in_small_on_the_cpu() -> None:
 
 
 def test_estimates_are_held_against_what_was_measured() -> None:
-    """As on a GPU: a step of 8,192 tokens by the numbers of `tests/unit/training/test_flops.py`."""
+    """As on a GPU: a step of 8,192 tokens by the numbers of `tests/unit/training/sizing/test_flops.py`."""
     shape = shape_of(FULL, SimpleNamespace(type="cuda"), 1024, checkpointing=False)
     h100 = next(card for card in CARDS if card.name == "H100")
     planned = time_compared(shape, 1.0, h100)["estimated_tokens_per_second"]
     exact = time_compared(shape, planned, h100)
     assert exact["time_error"] == 0
     assert exact["efficiency"] == GPU_EFFICIENCY
-    assert "not in lib/training/cards.py" in time_compared(shape, planned, None)["time"]
+    assert "not in lib/training/sizing/cards.py" in time_compared(shape, planned, None)["time"]
     steps = {
         "4 layers": {"memory_error": 0.14, **time_compared(shape, planned * 1.1, h100)},
         "48 layers": {"memory_error": -0.16, **time_compared(shape, planned * 0.9, h100)},

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow
 
 from lib.data.cache import DataCache
-from lib.data.first_problems import FirstProblems
-from lib.data.labels import Label
-from lib.data.rows import Example, Message, RowError, to_example
-from lib.data.sources import NormalizedRows
-from lib.data.split_parts import SplitPart
+from lib.data.reading.first_problems import FirstProblems
+from lib.data.reading.labels import Label
+from lib.data.reading.rows import Example, Message, RowError, to_example
+from lib.data.reading.sources import NormalizedRows
+from lib.data.reading.split_parts import SplitPart
 from lib.data.stored.chunks import Chunk, chunks_of, open_chunked
 from lib.data.stored.folder import StoreFolder, disk_errors, read_shard, write_shard
 from lib.data.stored.keys import store_key
@@ -178,7 +178,12 @@ def write_examples(chunk: Chunk, first: int, path: Path) -> None:
 
 def contents_of(batch: pyarrow.RecordBatch, rows: Sequence[int]) -> list[Example]:
     """These rows of a shard with their content in memory, for a task: without source and labels."""
-    return [Example(*_content(batch, row), (), "", "", row) for row in rows]
+    taken = batch if len(rows) == batch.num_rows else batch.take(pyarrow.array(rows, pyarrow.int64()))
+    columns = (taken[name].to_pylist() for name in ("roles", "contents", "text"))
+    return [
+        Example(tuple(map(Message, roles, contents)), text, (), "", "", row)
+        for row, roles, contents, text in zip(rows, *columns, strict=True)
+    ]
 
 
 def build_examples(

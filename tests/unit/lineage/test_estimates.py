@@ -14,9 +14,9 @@ from lib.lineage.estimates import (
 )
 from lib.model.architecture import Architecture
 from lib.settings import LoraSettings
-from lib.training.flops import pass_bytes, token_flops
-from lib.training.speed import Speed
-from lib.training.training_shape import TrainingShape
+from lib.training.sizing.flops import pass_bytes, token_flops
+from lib.training.sizing.speed import Speed
+from lib.training.sizing.training_shape import TrainingShape
 
 MODEL = Architecture(
     family="qwen3_moe", hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=32, experts=8,
