@@ -12,8 +12,10 @@ llama.cpp take as it is: weights, configuration, tokenizer, chat template, end t
 import argparse
 import signal
 import sys
+from pathlib import Path
 
 from lib.commands.arguments import parse_export
+from lib.commands.failing import explained
 from lib.data.chat.chat_format import ChatFormat
 from lib.files import write_text
 from lib.lineage.export import Exported, stages_to_export
@@ -26,7 +28,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: what was begun is taken away
     try:
         exported = stages_to_export(options.stages_dir, options.stage, options.to, replace=options.force)
-        export(exported, options)
+        with explained("export.py failed", Path(f"{options.to}.failure.log"), list):
+            export(exported, options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ import signal
 import sys
 
 from lib.commands.arguments import parse_infer
+from lib.commands.asking import answering_explained, answering_watched
 from lib.files import write_json
 from lib.inference.answer_file import AnswerFile
 from lib.inference.folder_source import folder_source
@@ -32,10 +33,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: what is answered is kept
     try:
         prepare_environment(plan_world(1))
-        if options.input:
-            answer_file(options)
-        else:
-            answer_person(options)
+        with answering_explained(options):
+            if options.input:
+                answer_file(options)
+            else:
+                answer_person(options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -65,7 +67,7 @@ def answer_person(options: argparse.Namespace) -> None:
     quiet_libraries()
     tokenizer, chat = load_chat(source)
     check_system_prompt(chat, wishes.system)
-    with loaded(source, tokenizer, chat, wishes) as assistant:
+    with answering_watched(options, source), loaded(source, tokenizer, chat, wishes) as assistant:
         if options.prompt is not None:
             answer_prompt(assistant, options.prompt, wishes)
         else:
@@ -82,7 +84,8 @@ def answer_file(options: argparse.Namespace) -> None:
     if answers.complete:
         print(f"{answers.path} holds the answers to all {len(rows)} rows: nothing to do")
     else:
-        answer_what_is_left(source, rows, answers, wishes)
+        with answering_watched(options, source):
+            answer_what_is_left(source, rows, answers, wishes)
         print(f"{len(rows)} answers in {answers.path}")
     if rows.referenced and not answers.metrics.is_file():
         scores = score_answers(rows, answers.replies, source.habits)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from lib.audit.findings_file import cleaning_of
 from lib.commands.arguments import worker_command
-from lib.commands.failing import failures_explained
+from lib.commands.failing import evaluation_explained
 from lib.data.chat.model_chat import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
+from lib.heartbeat import phase
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
 from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
@@ -21,6 +22,7 @@ from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.settings import list_stages
 from lib.training.processes.launch import World, is_worker, prepare_environment, run_workers
+from lib.training.watchdog.watchdog import Watch, watching
 
 
 def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
@@ -32,12 +34,17 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
             if code:
                 return code
         elif number == 0:
-            evaluate_base(options.stages_dir, world)
+            stages = survey(options.stages_dir, list_stages(options.stages_dir) or (1,), thorough=True)
+            first = stages[0].settings
+            watch = replace(Watch.of(first, world), folder=Path(f"{first.output}_stage0"))
+            with evaluation_explained(first, 0, world), watching(watch):
+                evaluate_base(stages, options.stages_dir, world)
         else:
             stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
             stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
             stage = with_batch(stage, world)
-            with failures_explained(stage, world):
+            watch = Watch.of(stage.settings, world)
+            with evaluation_explained(stage.settings, number, world), watching(watch):
                 evaluate_finished(stage, world)
     return 0
 
@@ -59,16 +66,18 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     compute = choose_compute(settings.model)
     tokenizer = load_tokenizer(settings.model)
     chat = chat_of(tokenizer, settings.data.chat_template)
-    mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
-    own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
+    with phase("tokenise"):
+        mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
+        own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
     processes = Processes(settings, world, compute.dtype, evaluates=False)
     processes.say(stage.headline, world.line(settings.training), compute.line(), *notices)
-    with processes.main_first("merging the earlier stages"):
+    with phase("merge"), processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir,
             key=stage.chain.key, mode=record.merge_mode,
         )  # fmt: skip
-    model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
+    with phase("load"):
+        model, base = load_stage_base(base, settings.model, compute, on_gpu=world.gpus > 0)
     processes.say(base.line(), *base.notices)
     evaluator = Evaluator(tokenizer, chat, settings, processes)
     before = evaluator.before(model, own)
@@ -83,7 +92,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes.on_main(finish_stage, settings.stage_dir, record)
 
 
-def evaluate_base(stages_dir: Path, world: World) -> None:
+def evaluate_base(stages: Sequence[SurveyedStage], stages_dir: Path, world: World) -> None:
     """Score the untouched base on the evaluation set of every stage: where the curriculum began."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import Evaluator
@@ -94,7 +103,6 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
-    stages = survey(stages_dir, list_stages(stages_dir), thorough=True)
     under_all = with_batch(with_base(stages[0], stages_dir, chosen=(), overrides=()), world)
     first = under_all.settings
     compute = choose_compute(first.model)
@@ -103,13 +111,17 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
     headline = f"\nstage 0  the untouched base {first.model.base_model}"
     processes.say(headline, world.line(first.training), compute.line())
     base = obtain_base(first.model, [], first.merged_base_dir, key="")
-    model = load_base(base, compute, on_gpu=world.gpus > 0)
+    with phase("load"):
+        model = load_base(base, compute, on_gpu=world.gpus > 0)
     scored = []
     for stage in stages:
         settings = stage.settings
         chat = chat_of(tokenizer, settings.data.chat_template)
-        mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
-        rows, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
+        with phase("tokenise"):
+            mixture = load_mixture(
+                settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings)
+            )
+            rows, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
         evaluation = Evaluator(tokenizer, chat, settings, processes)(model, rows)
         scored.append(Retained(settings.stage, rows.task, rows.headline, None, evaluation))
         table = scores_table({"after": evaluation.to_json()})

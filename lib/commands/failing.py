@@ -1,4 +1,4 @@
-"""What a person sees when a stage fails while it runs: the remedy first, the traceback in a file."""
+"""What a person sees when a command fails while it runs: the remedy first, the traceback in a file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from lib.failures.explain import Explanation, explain
@@ -16,7 +17,7 @@ from lib.files import write_text
 from lib.lineage.curriculum import SurveyedStage
 from lib.model.architecture import read_architecture
 from lib.model.base_files import base_folder
-from lib.settings import InputError, RunError
+from lib.settings import EvaluationSettings, InputError, RunError, StageSettings
 from lib.settings.errors import without_password
 from lib.training.processes.launch import World
 from lib.training.processes.worker_words import is_heard, say_last
@@ -26,15 +27,28 @@ from lib.training.sizing.savings import savings_lines
 FAILURE_LOG = "failure.log"
 
 
+def failures_explained(stage: SurveyedStage, world: World) -> AbstractContextManager[None]:
+    """`explained` for a stage that is trained: the log is in its folder."""
+    advice = partial(memory_advice, stage, world)
+    log = stage.settings.stage_dir / _log_name(world)
+    return explained(f"stage {stage.settings.stage} failed", log, advice)
+
+
+def evaluation_explained(settings: StageSettings, number: int, world: World) -> AbstractContextManager[None]:
+    """`explained` for the evaluation of a finished stage, or of the base as stage 0."""
+    log = Path(f"{settings.output}_stage{number}") / f"evaluation_{_log_name(world)}"
+    return explained(f"evaluating stage {number} failed", log, partial(answering_advice, settings.evaluation))
+
+
 @contextmanager
-def failures_explained(stage: SurveyedStage, world: World) -> Iterator[None]:
-    """A failure of the block that the table knows is said with its remedy, its traceback goes into the
-    stage's folder, and the command ends with 1. An unknown one keeps its traceback on the screen.
+def explained(headline: str, log: Path, advice: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """A failure of the block that the table knows is said with its remedy, its traceback goes into `log`, and
+    the command ends with 1. An unknown one keeps its traceback on the screen. `advice` says what to lower
+    where memory is short.
 
     Errors that say themselves what to do and interrupts pass. Of several processes the first one to fail
     speaks, once.
     """
-    log = stage.settings.stage_dir / _log_name(world)
     try:
         yield
     except (InputError, RunError):
@@ -48,20 +62,26 @@ def failures_explained(stage: SurveyedStage, world: World) -> Iterator[None]:
         if explanation is None:
             say_last(trace)
         else:
-            _tell(stage, world, explanation, error, trace, log)
+            _tell(headline, explanation, error, trace, log, advice)
         raise SystemExit(1) from None
-    log.unlink(missing_ok=True)
+    with suppress(OSError):  # it may stand in a folder that is only read
+        log.unlink(missing_ok=True)
 
 
 def _tell(
-    stage: SurveyedStage, world: World, found: Explanation, error: Exception, trace: str, log: Path
+    headline: str,
+    found: Explanation,
+    error: Exception,
+    trace: str,
+    log: Path,
+    advice: Callable[[], Sequence[str]],
 ) -> None:
-    advice: Sequence[str] = ()
+    lower: Sequence[str] = ()
     if found.failure.about_memory:
         traceback.clear_frames(error.__traceback__)  # what they hold is what is short
         gc.collect()
-        advice = memory_advice(stage, world)
-    lines = found.lines(f"stage {stage.settings.stage} failed", advice)
+        lower = advice()
+    lines = found.lines(headline, lower)
     say_last("\n".join([*lines, *_kept(log, trace)]), follows=found.failure.follows)
 
 
@@ -71,6 +91,15 @@ def memory_advice(stage: SurveyedStage, world: World) -> list[str]:
     architecture = read_architecture(folder) if folder else None
     usable = device_memory(processes=world.processes, gpus=world.gpus).usable
     return savings_lines(stage.settings, architecture, world, usable)
+
+
+def answering_advice(evaluation: EvaluationSettings) -> list[str]:
+    """The same where answers are generated and nothing is trained."""
+    return [
+        f"SFT_GEN_EVAL_BATCH_SIZE={max(evaluation.batch_size // 2, 1)} (answers take longer)",
+        f"SFT_GEN_EVAL_MAX_NEW_TOKENS={max(evaluation.max_new_tokens // 2, 1)} (longer answers are cut off)",
+        "SFT_QUANTIZATION=nf4 (the base in four bits)",
+    ]
 
 
 def _kept(log: Path, trace: str) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lib.evaluation.answers import Answer, Question
+from lib.heartbeat import beat
 from lib.model.threads import threads
 
 if TYPE_CHECKING:
@@ -120,10 +121,12 @@ def generating(model: PreTrainedModel) -> Iterator[None]:
     training, use_cache = model.training, model.config.use_cache
     model.eval()
     model.config.use_cache = True
+    seen = model.get_input_embeddings().register_forward_hook(lambda *_: beat())  # every token is a sign
     try:
         with torch.no_grad(), _quickest_experts(model):
             yield
     finally:
+        seen.remove()
         model.train(training)
         model.config.use_cache = use_cache
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lib.evaluation.answers import Answer, Question
 from lib.evaluation.decoding import Decoding, answer_batch, generating, quickest_threads
-from lib.heartbeat import beat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -123,12 +122,8 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
     from lib.model.merged_weights import temporarily_merged
     from lib.training.random_state import untouched_random_state
 
-    seen = model.get_input_embeddings().register_forward_hook(lambda *_: beat())  # every token is a sign
-    try:
-        with untouched_random_state(), temporarily_merged(model), generating(model):
-            yield
-    finally:
-        seen.remove()
+    with untouched_random_state(), temporarily_merged(model), generating(model):
+        yield
 
 
 def token_loss(

@@ -15,6 +15,7 @@ from lib.data.chat.model_chat import chat_of
 from lib.data.reading.rows import Message
 from lib.evaluation.answers import Answer, Question
 from lib.evaluation.decoding import Decoding, answer_batch, end_tokens, generating, quickest_threads
+from lib.heartbeat import phase
 from lib.inference.source import ModelSource
 from lib.inference.wishes import Wishes
 from lib.settings import InputError
@@ -98,20 +99,23 @@ def loaded(
     from lib.model.stage_base import load_stage_base, obtain_stage_base
 
     compute = choose_compute(source.base)
-    base = obtain_stage_base(
-        source.base, source.earlier, source.merged_base, key=source.key, mode=source.mode
-    )
+    with phase("merge"):
+        base = obtain_stage_base(
+            source.base, source.earlier, source.merged_base, key=source.key, mode=source.mode
+        )
     say(source.name, base.line(), compute.line(), *source.notices)
-    model, base = load_stage_base(base, source.base, compute, on_gpu=torch.cuda.is_available())
+    with phase("load"):
+        model, base = load_stage_base(base, source.base, compute, on_gpu=torch.cuda.is_available())
     say(*base.notices)
     if source.adapter:
         four_bits = source.base.quantization != "none"
-        model = _with_adapter(model, source.adapter, merged=wishes.merged, four_bits=four_bits)
+        with phase("attach"):
+            model = _with_adapter(model, source.adapter, merged=wishes.merged, four_bits=four_bits)
     context = _context(model)
     limit, notices = _answer_limit(wishes.max_new_tokens, source.habits.max_new_tokens, context)
     say(*notices)
     decoding = Decoding(end_tokens(chat, model), limit, wishes.sampling)
-    with generating(model), quickest_threads(model):
+    with generating(model), quickest_threads(model), phase("answer"):
         yield Assistant(model, tokenizer, chat, decoding, context - limit)
 
 

@@ -21,7 +21,7 @@ from lib.lineage.packages import FOUR_BITS, missing_package
 from lib.lineage.record import StageRecord
 from lib.model.base_files import obtain_base_folder
 from lib.model.quantization import loaded_as
-from lib.settings import InputError, ModelSettings, StageSettings, list_stages
+from lib.settings import InputError, ModelSettings, StageSettings, TrainingSettings, list_stages
 from lib.settings.schema.data import MARKERS
 from lib.settings.schema.model import Quantization
 
@@ -35,6 +35,8 @@ class Habits:
     task: str = "auto"
     style: str = ""
     markers: tuple[str, ...] = tuple(MARKERS.split(","))
+    stall_seconds: float = TrainingSettings().stall_seconds
+    stall_stops: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _loaded_as_trained(settings: StageSettings, record: StageRecord) -> ModelSet
 
 def _base(stages_dir: Path, overrides: Sequence[str]) -> ModelSource:
     """Asked as stage 1 asks."""
-    first = survey(stages_dir, list_stages(stages_dir)[:1], overrides=overrides)[0].settings
+    first = survey(stages_dir, list_stages(stages_dir)[:1] or (1,), overrides=overrides)[0].settings
     return ModelSource(
         name=f"the untouched base of {stages_dir}",
         base=first.model,
@@ -162,7 +164,13 @@ def _base(stages_dir: Path, overrides: Sequence[str]) -> ModelSource:
 
 
 def _habits(settings: StageSettings) -> Habits:
-    asked = settings.evaluation
+    asked, training = settings.evaluation, settings.training
     return Habits(
-        asked.max_new_tokens, asked.batch_size, asked.task, asked.style, settings.data.output_markers
+        asked.max_new_tokens,
+        asked.batch_size,
+        asked.task,
+        asked.style,
+        settings.data.output_markers,
+        training.stall_seconds,
+        training.on_stall == "stop",
     )

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 from lib.evaluation.answers import Answer, Question
+from lib.heartbeat import for_a_person
 from lib.inference.assistant import Assistant, check_system_prompt, say
 from lib.inference.conversation import Asked, Conversation
 from lib.inference.streaming import stream_answer
@@ -77,7 +78,8 @@ def read_message() -> str:
 
 
 def _read_line(prompt: str) -> str:
-    return input(prompt if sys.stdin.isatty() else "")
+    with for_a_person():
+        return input(prompt if sys.stdin.isatty() else "")
 
 
 class _Session:

@@ -1,9 +1,11 @@
-"""train.py, which hangs where STALLS says: a JSON list of {phase, how, seconds, rank}, each once.
+"""train.py, or the script that ENTRY names, which hangs where STALLS says: a JSON list of {phase, how,
+seconds, rank}, each once.
 
 A script of its own, so that worker processes, which run the same script, hang too.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import subprocess
@@ -106,9 +108,7 @@ def stalled_beat(detail: str = "") -> None:
 
 
 def main() -> Any:
-    import train
-
-    return train.main()
+    return importlib.import_module(os.environ.get("ENTRY", "train")).main()
 
 
 if __name__ == "__main__":

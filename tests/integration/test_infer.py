@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from model_distance import load
 from peft import PeftModel
 from plain_generation import generated
+from provoked import limited
 from terminal import PATIENCE, chat
 from tiny_curriculum import Curriculum, rows, texts
 from tiny_model import make_model
@@ -199,3 +201,21 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(asked: Curriculum) -> None:
         terminal.until("> ")
         terminal.type("/exit\n")
         assert terminal.process.wait(timeout=PATIENCE) == 0
+
+
+def test_a_failure_is_explained_and_the_same_command_goes_on(asked: Curriculum) -> None:
+    """A disk that takes 6 kB: less than the answers, more than the log."""
+    line = ("--stage", 1, "--input", "many.jsonl", "--output", "full.jsonl", "--max-new-tokens", 20)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    limit = limited(resource.RLIMIT_FSIZE, 6000)
+    with asked.infer.begun(*line, preexec_fn=limit, **pipes) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, out + err
+    assert "infer.py failed: disk full\n    remedy:   free some space" in err
+    assert err.endswith("    log:      full.jsonl.failure.log\n")
+    assert "Traceback" not in err
+    log = asked.folder / "full.jsonl.failure.log"
+    assert "Traceback (most recent call last):" in log.read_text()
+    asked.infer.done(*line)
+    assert len(read(asked, "full.jsonl")) == 60
+    assert not log.exists()

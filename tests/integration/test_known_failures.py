@@ -288,3 +288,23 @@ def test_the_probe_takes_the_merged_base_where_it_is_built(trained: Curriculum, 
     without = curriculum.command("--stage", 3, "--check", "--json")
     assert "the adapters of stage 1, 2 are not merged yet" in verdicts(without)["base"]["found"]
     assert [path for path in before if "stage3_merged_base" not in path] == curriculum.left_behind()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "limit"), [(0, 2500), (1, 2500)])
+def test_an_evaluation_that_fails_is_explained(
+    trained: Curriculum, tmp_path: Path, stage: int, limit: int
+) -> None:
+    """Its log is its own; the stage stays complete as it was."""
+    curriculum = trained.copy_to(tmp_path / "curriculum")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    small = limited(resource.RLIMIT_FSIZE, limit)
+    with curriculum.command.begun("--stage", stage, "--evaluate-only", preexec_fn=small, **pipes) as process:
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, out + err
+    assert f"evaluating stage {stage} failed: disk full\n    remedy:" in err
+    assert f"log:      out/lora_stage{stage}/evaluation_failure.log" in err
+    assert "Traceback" not in err
+    assert curriculum.status()[0].startswith("stage 1  complete")
+    curriculum.train(stage, "--evaluate-only")
+    assert not (curriculum.stage_dir(stage) / "evaluation_failure.log").exists()

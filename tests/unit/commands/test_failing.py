@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib.commands import failing
-from lib.commands.failing import failures_explained
+from lib.commands.failing import evaluation_explained, explained, failures_explained
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
 from lib.training.processes.launch import World
@@ -107,3 +107,29 @@ def test_a_run_that_ends_well_takes_the_old_log_away(failed: Callable[..., str],
     with failures_explained(stage, World(1, 0)):
         pass
     assert list(curriculum.folder(1).iterdir()) == []
+
+
+def test_an_evaluation_says_what_it_could_do_with_less(
+    curriculum: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of training, and a log beside that of a run."""
+    curriculum.stage(1)
+    settings = curriculum.surveyed(1).settings
+    with pytest.raises(SystemExit), evaluation_explained(settings, 0, ALONE):
+        raise MemoryError
+    said = capsys.readouterr().err
+    assert said.startswith("evaluating stage 0 failed: host memory\n    remedy:")
+    assert "SFT_GEN_EVAL_BATCH_SIZE=8 (answers take longer)" in said
+    assert "TRAIN_BS" not in said
+    assert "MemoryError" in (curriculum.folder(0) / "evaluation_failure.log").read_text()
+
+
+def test_a_log_that_cannot_be_taken_away_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with explained("it failed", tmp_path / "old.log", list):
+        pass
