@@ -203,6 +203,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(asked: Curriculum) -> None:
         assert terminal.process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_failure_is_explained_and_the_same_command_goes_on(asked: Curriculum) -> None:
     """A disk that takes 6 kB: less than the answers, more than the log."""
     line = ("--stage", 1, "--input", "many.jsonl", "--output", "full.jsonl", "--max-new-tokens", 20)

@@ -170,21 +170,20 @@ def test_two_ranks_tokenise_once(curriculum: Curriculum, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_evaluations_and_answers_are_watched_too(trained: Curriculum, tmp_path: Path) -> None:
-    curriculum = trained.copy_to(tmp_path / "curriculum")
+def test_evaluations_and_answers_are_watched_too(curriculum: Curriculum) -> None:
+    curriculum.train(1)
     command = replace(curriculum.command, script=SCRIPT)
-    slow = {"SFT_STALL_SECONDS": str(LIMIT)}
     of_evaluation = [STALLS[3], STALLS[10]]
     for stage in (0, 1):
         told = json.dumps([{"phase": p, "how": how, "seconds": HANGS} for p, how, _ in of_evaluation])
-        result = command("--stage", stage, "--evaluate-only", STALLS=told, **slow)
+        result = command("--stage", stage, "--evaluate-only", STALLS=told)
         assert result.returncode == 0, result.stderr
         assert_said_in_time(result.stderr, of_evaluation)
         assert (curriculum.stage_dir(stage) / "stalls.txt").exists()
     of_answers = [STALLS[3], ("answer", "computing", "still computing (")]
     told = json.dumps([{"phase": p, "how": how, "seconds": HANGS} for p, how, _ in of_answers])
     question = ("--stage", 1, "--prompt", "Write amber as toml.", "--max-new-tokens", 5)
-    result = command(*question, ENTRY="infer", STALLS=told, **slow)
+    result = command(*question, ENTRY="infer", STALLS=told)
     assert result.returncode == 0, result.stderr
     assert_said_in_time(result.stderr, of_answers)
     assert "nothing has moved" not in result.stdout

@@ -191,7 +191,7 @@ with watching(Watch(Path({folder!r}), 0.6, stops=True)), phase("training"):
 """
 
 
-@pytest.mark.parametrize(("beats", "code"), [("beat()", 0), ("pass", 1)])
+@pytest.mark.parametrize(("beats", "code"), [("beat()", 0), pytest.param("pass", 1, marks=pytest.mark.slow)])
 def test_a_process_that_was_stopped_is_not_ended_when_it_goes_on(
     beats: str, code: int, tmp_path: Path
 ) -> None:
