@@ -28,7 +28,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: what was begun is taken away
     try:
         exported = stages_to_export(options.stages_dir, options.stage, options.to, replace=options.force)
-        with explained("export.py failed", Path(f"{options.to}.failure.log"), list):
+        with explained("export.py failed", Path(f"{options.to}.failure.log")):
             export(exported, options)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -17,11 +17,12 @@ generates, and leaves an ordinary PEFT adapter with a record of how it came abou
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lib.commands.arguments import parse, worker_command
 from lib.commands.check import check_stages
 from lib.commands.evaluate import evaluate_only
-from lib.commands.failing import failures_explained
+from lib.commands.failing import explained, failures_explained
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
 from lib.commands.stage_steps import announce, close_stage, load_model, stage_rows, train_adapter
@@ -46,21 +47,8 @@ from lib.training.watchdog.watchdog import Watch, watching
 def main() -> int:
     options = parse(sys.argv[1:], description=__doc__ or "")
     try:
-        if options.import_config:
-            return show_import(options)
-        if options.suggest:
-            return show_suggestion(options)
-        if options.status:
-            return show_status(options)
-        world = plan_world(options.nproc, hardware=options.hardware)
-        chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
-        if options.plan:
-            return show_plans(options, chosen, world)
-        if options.check:
-            return check_stages(options, chosen, world)
-        if options.evaluate_only:
-            return evaluate_only(options, chosen, world)
-        return train(options, chosen, world)
+        with explained("train.py failed", Path("train_failure.log"), replaces=False):
+            return run(options)
     except InputError as error:
         say_last(str(error))
         return 2
@@ -70,6 +58,25 @@ def main() -> int:
     except KeyboardInterrupt as interrupt:
         say_end(interrupt)
         return code_of(interrupt)
+
+
+def run(options: argparse.Namespace) -> int:
+    """What the command line asks for."""
+    if options.import_config:
+        return show_import(options)
+    if options.suggest:
+        return show_suggestion(options)
+    if options.status:
+        return show_status(options)
+    world = plan_world(options.nproc, hardware=options.hardware)
+    chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
+    if options.plan:
+        return show_plans(options, chosen, world)
+    if options.check:
+        return check_stages(options, chosen, world)
+    if options.evaluate_only:
+        return evaluate_only(options, chosen, world)
+    return train(options, chosen, world)
 
 
 def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:

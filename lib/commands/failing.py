@@ -41,10 +41,12 @@ def evaluation_explained(settings: StageSettings, number: int, world: World) -> 
 
 
 @contextmanager
-def explained(headline: str, log: Path, advice: Callable[[], Sequence[str]]) -> Iterator[None]:
+def explained(
+    headline: str, log: Path, advice: Callable[[], Sequence[str]] = list, *, replaces: bool = True
+) -> Iterator[None]:
     """A failure of the block that the table knows is said with its remedy, its traceback goes into `log`, and
     the command ends with 1. An unknown one keeps its traceback on the screen. `advice` says what to lower
-    where memory is short.
+    where memory is short. Success takes an old log away where it `replaces` what failed.
 
     Errors that say themselves what to do and interrupts pass. Of several processes the first one to fail
     speaks, once.
@@ -64,8 +66,9 @@ def explained(headline: str, log: Path, advice: Callable[[], Sequence[str]]) -> 
         else:
             _tell(headline, explanation, error, trace, log, advice)
         raise SystemExit(1) from None
-    with suppress(OSError):  # it may stand in a folder that is only read
-        log.unlink(missing_ok=True)
+    if replaces:
+        with suppress(OSError):  # it may stand in a folder that is only read
+            log.unlink(missing_ok=True)
 
 
 def _tell(
