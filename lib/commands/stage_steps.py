@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def load_model(
     from lib.model.stage_base import load_stage_base, obtain_stage_base
 
     model_settings, adapters = stage.settings.model, stage.chain.adapters
-    with phase("merge"), processes.main_first("merging the earlier stages"):
+    with phase("merge") if adapters else nullcontext(), processes.main_first("merging the earlier stages"):
         base = obtain_stage_base(
             model_settings, adapters, stage.settings.merged_base_dir,
             key=stage.chain.key, mode=model_settings.merge_mode,
@@ -96,7 +97,7 @@ def load_model(
     with phase("load"):
         model, base = load_stage_base(base, model_settings, rows.compute, on_gpu=processes.world.gpus > 0)
     probe = [row.input_ids for row in rows.data.train[:PROBE_ROWS]]
-    with phase("prove merge"):
+    with phase("prove merge") if base.merged else nullcontext():
         return model, processes.on_main(probe_merge, base, model_settings, adapters, model, probe) or base
 
 

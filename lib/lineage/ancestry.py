@@ -47,6 +47,7 @@ WITHOUT_EFFECT = frozenset(
         "SFT_ON_NAN",
         "SFT_STALL_SECONDS",
         "SFT_ON_STALL",
+        "SFT_DDP_TIMEOUT",
         # A permission, not a change.
         "SFT_ALLOW_TEMPLATE_CHANGE",
         # Known by content: the fingerprints of base and chat template stand for them.

@@ -106,5 +106,5 @@ def _machine(settings: StageSettings, world: World, dtype: torch.dtype) -> dict[
         # Every factor gets a gradient in every pass, that of an expert without tokens is 0: there is nothing
         # to look for, and looking takes time.
         "ddp_find_unused_parameters": False,
-        "ddp_timeout": 7200,
+        "ddp_timeout": settings.training.ddp_timeout,
     }

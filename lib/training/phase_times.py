@@ -9,6 +9,9 @@ SETTING_UP = (
     "first forward", "first backward", "first optimizer step",
 )  # fmt: skip
 """In the order in which a run goes through them."""
+NOT_ALWAYS = {"compile", "join processes", "merge", "prove merge"}
+NOTHING_DONE = 0.02
+"""Seconds below which such a phase had nothing to do."""
 FIRST = "first "
 SLOW = 10.0
 """Seconds from which on a phase has a line of its own when it ends."""
@@ -21,7 +24,8 @@ def say_phase(say: Callable[[str], None], name: str, seconds: float) -> None:
 
 def times_line(seconds: Mapping[str, float]) -> str:
     """`  phases: load 1.2 s, attach 0.1 s; first forward 0.31 s, backward 0.42 s, optimizer step 0.02 s`."""
-    known = [name for name in SETTING_UP if name in seconds]
+    done = {name for name, took in seconds.items() if took >= NOTHING_DONE or name not in NOT_ALWAYS}
+    known = [name for name in SETTING_UP if name in done]
     before = [f"{name} {_time(seconds[name])}" for name in known if not name.startswith(FIRST)]
     first = [f"{name.removeprefix(FIRST)} {_time(seconds[name])}" for name in known if name.startswith(FIRST)]
     return f"  phases: {'; first '.join(part for part in (', '.join(before), ', '.join(first)) if part)}"

@@ -116,6 +116,7 @@ def build_trainer(
     from lib.training.numerics.bad_batches import BAD_BATCHES, BadBatches
     from lib.training.numerics.numbers import Numbers
     from lib.training.numerics.numbers_guard import NumbersGuard
+    from lib.training.processes.waiting import BoundWaiting
     from lib.training.progress import ProgressCallback
     from lib.training.row_tables import training_dataset, validation_dataset
     from lib.training.stage_trainer import StageTrainer
@@ -137,7 +138,7 @@ def build_trainer(
         limit=settings.training.save_total_limit,
         signals=processes.signals,
         processing_class=tokenizer,
-        callbacks=[*noise, *callbacks, *stopping, FirstStep(model), Beats()],
+        callbacks=[*noise, *callbacks, *stopping, FirstStep(model), Beats(), BoundWaiting()],
     )
     trainer.add_callback(ProgressCallback(lambda: trainer.session.seconds))
     trainer.remove_callback(PrinterCallback)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from provoked import (
     BROKEN_FLASH_ATTENTION,
     USERS_AXOLOTL,
+    bound_by_permissions,
     deepspeed_json,
     fake_gpus,
     fake_package,
@@ -23,6 +25,7 @@ from provoked import (
     refusing_hub,
 )
 from tiny_curriculum import Curriculum, make_curriculum
+from train_command import ROOT
 
 Result = subprocess.CompletedProcess[str]
 NO_ANSWERS = ("--set", "SFT_GEN_EVAL_SAMPLES=0")
@@ -191,6 +194,64 @@ def begun(curriculum: Curriculum, *arguments: object, **options: Any) -> Result:
     with curriculum.command.begun("--stage", 1, *NO_ANSWERS, *arguments, **pipes, **options) as process:
         out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_weights_that_this_user_may_not_read(curriculum: Curriculum, tmp_path: Path, tiny_base: Path) -> None:
+    """Found while the base is hashed, before there is a stage to put a log into."""
+    base = shutil.copytree(tiny_base, tmp_path / "closed")
+    (base / "model.safetensors").chmod(0)
+    curriculum.set(1, SFT_BASE_MODEL=base)
+    result = begun(curriculum, preexec_fn=bound_by_permissions)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert result.stderr.startswith(
+        "train.py failed: not allowed\n    remedy:   change its owner or permissions"
+    )
+    assert f"Permission denied: '{base / 'model.safetensors'}'" in result.stderr
+    assert result.stderr.endswith("    log:      train_failure.log\n")
+    assert "Traceback (most recent call last):" in (curriculum.folder / "train_failure.log").read_text()
+    assert curriculum.left_behind() == []
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_stage_that_this_user_may_not_write(
+    new_curriculum: Callable[[Path], Curriculum], tmp_path: Path
+) -> None:
+    """Found when the first checkpoint is to be written there."""
+    curriculum = new_curriculum(tmp_path / "curriculum")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    folder = curriculum.stage_dir(1)
+    with curriculum.command.begun(
+        "--stage", 1, *NO_ANSWERS, preexec_fn=bound_by_permissions, **pipes
+    ) as process:
+        for line in process.stdout:
+            if "step     1/" in line:
+                folder.chmod(0o555)
+                break
+        process.stdout.read()
+        err = process.stderr.read()
+    folder.chmod(0o755)
+    assert process.returncode == 1, err
+    assert "stage 1 failed: not allowed\n    remedy:" in err
+    assert "the traceback:" in err, "its own folder takes no log"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_rank_that_does_not_come_in_time(
+    new_curriculum: Callable[[Path], Curriculum], tmp_path: Path, zero: int
+) -> None:
+    """One of two hangs; the other gives up after SFT_DDP_TIMEOUT, says why, and the run ends."""
+    curriculum = new_curriculum(tmp_path / "curriculum")
+    command = replace(curriculum.command, script=ROOT / "tests/integration/stalled_train.py")
+    hangs = [{"phase": "step 2", "how": "blocked", "seconds": 200, "rank": 1}]
+    keys = ("--set", f"SFT_ZERO_STAGE={zero}", "--set", "SFT_DDP_TIMEOUT=10", "--set", "SFT_STALL_SECONDS=0")
+    started = time.monotonic()
+    result = command("--stage", 1, "--nproc", 2, *NO_ANSWERS, *keys, STALLS=json.dumps(hangs))
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.count("stage 1 failed: collective time-out\n    remedy:   look for an earlier") == 1
+    assert "Timed out waiting 10000ms" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert time.monotonic() - started < 150
 
 
 @pytest.mark.slow

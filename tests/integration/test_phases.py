@@ -18,10 +18,16 @@ def test_every_stage_says_its_times_in_one_line(trained: Curriculum) -> None:
     said = (trained.folder / "said.txt").read_text(encoding="utf-8").splitlines()
     lines = [line for line in said if line.startswith("  phases: ")]
     assert len(lines) == len(STAGES)
-    names = ("tokenise", "join processes", "merge", "load", "prove merge", "attach")
-    before = ", ".join(f"{name} {SECONDS}" for name in names)
-    for line in lines:
+    always = {name: f"{name} {SECONDS}, " for name in ("tokenise", "load")}
+    maybe = {name: f"({name} {SECONDS}, )?" for name in ("join processes", "merge", "prove merge")}
+    of_one = f"{always['tokenise']}{maybe['join processes']}{always['load']}attach {SECONDS}"
+    merged = (
+        f"{always['tokenise']}{maybe['join processes']}{maybe['merge']}{always['load']}"
+        f"{maybe['prove merge']}attach {SECONDS}"
+    )
+    for line, before in zip(lines, (of_one, merged, merged), strict=True):
         assert re.match(rf"  phases: {before}{FIRST}", line), line
+    assert all("prove merge" in line for line in lines[1:]), "it was merged just now"
 
 
 def test_record_and_tracker_have_the_times(trained: Curriculum) -> None:

@@ -209,6 +209,13 @@ class TrainingSettings:
         choice("continue", "stop"),
         meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1",
     )
+    ddp_timeout: int = key(
+        "SFT_DDP_TIMEOUT",
+        "7200",
+        integer(minimum=1),
+        unit="seconds",
+        meaning="How long one process waits for the others in a collective before the run ends",
+    )
     zero_stage: Literal["2", "0"] = key(
         "SFT_ZERO_STAGE",
         "2",

@@ -70,7 +70,7 @@ def plan_world(
             expected=f"a number from 1 to {gpus} (one process per GPU)" if gpus else "a number of at least 1",
             remedy="lower --nproc, or leave it out",
         )
-    return World(nproc or max(gpus, 1), gpus, card)
+    return World(nproc or max(gpus, 1), gpus, card=card)
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:

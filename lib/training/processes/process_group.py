@@ -34,6 +34,7 @@ class Processes:
     ) -> None:
         from lib.training.arguments import trainer_arguments
         from lib.training.processes.operators import compile_operators
+        from lib.training.processes.waiting import bound_waiting
 
         self.world = world
         self.signals = signals or StopSignals()
@@ -43,6 +44,7 @@ class Processes:
             self.arguments: SFTConfig = trainer_arguments(
                 settings, world=world, dtype=dtype, evaluates=evaluates
             )
+        bound_waiting(settings.training.ddp_timeout)
 
     @property
     def rank(self) -> int:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 OURS = "LORA_CURRICULUM_LAUNCHER"
 """Set for workers whose launcher is `run_workers`."""
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+LATE = 5 * 10**9
+"""Nanoseconds after the first failure from which on a kill is the launcher's own: it waits for 30 seconds."""
 
 
 def say_last(text: str, *, follows: bool = False, environ: Mapping[str, str] = os.environ) -> None:
@@ -56,7 +58,8 @@ def _leave(path: str, text: str, follows: bool) -> bool:
 def last_words(failures: Mapping[int, ProcessFailure]) -> tuple[str, int]:
     """What is to be said of workers that failed, by rank, and the exit code. The first failure counts that is
     not the consequence of another; one that was only asked to end has nothing to say."""
-    rank, failure = min(failures.items(), key=lambda item: _order(item[1]))
+    first = min(map(_at, failures.values()))
+    rank, failure = min(failures.items(), key=lambda item: _order(item[1], first))
     code = failure.exitcode if failure.exitcode > 0 else 1
     note: Any = failure.message
     if isinstance(note, dict):
@@ -70,11 +73,21 @@ def last_words(failures: Mapping[int, ProcessFailure]) -> tuple[str, int]:
     return "\n".join(explained.lines(headline)) if explained else f"{headline}: {note}", code
 
 
-def _order(failure: ProcessFailure) -> tuple[bool, bool, int]:
+def _order(failure: ProcessFailure, first: int) -> tuple[bool, bool, int]:
+    """`first`: when the first one failed. The launcher asks the others to end, and kills them later."""
+    asked = failure.exitcode == -signal.SIGTERM
+    killed = failure.exitcode == -signal.SIGKILL and _at(failure) > first + LATE
+    return asked or killed, bool(_told(failure).get("follows")), _at(failure)
+
+
+def _at(failure: ProcessFailure) -> int:
+    """Nanoseconds; of one that left no words to the second."""
+    return int(_told(failure).get("at", failure.timestamp * 10**9))
+
+
+def _told(failure: ProcessFailure) -> dict[str, Any]:
     note: Any = failure.message
-    told = note["extraInfo"] if isinstance(note, dict) else {}
-    at = int(told.get("at", failure.timestamp * 10**9))
-    return failure.exitcode == -signal.SIGTERM, bool(told.get("follows")), at
+    return note["extraInfo"] if isinstance(note, dict) else {}
 
 
 def _of(rank: int, failures: Iterable[ProcessFailure]) -> str:

@@ -84,6 +84,7 @@ DEFAULTS = {
     "SFT_SPIKE_DEVIATIONS": "10",
     "SFT_STALL_SECONDS": "60",
     "SFT_ON_STALL": "continue",
+    "SFT_DDP_TIMEOUT": "7200",
     "SFT_ZERO_STAGE": "2",
     "SFT_DEEPSPEED_CONFIG": "",
     "SFT_GEN_EVAL_DATASET_ID": "",

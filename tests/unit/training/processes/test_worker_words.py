@@ -60,6 +60,8 @@ def test_the_cause_speaks_and_not_its_consequence() -> None:
     died = failure(-signal.SIGKILL, signal="Signal 9 (SIGKILL) received by PID 2")
     words, code = last_words({0: lost, 1: died})
     assert (words.splitlines()[0], code) == ("rank 1 failed: killed from outside", 1)
+    died.timestamp += 30
+    assert last_words({0: lost, 1: died}) == ("connection closed", 1), "the launcher's own kill is no cause"
 
 
 def test_a_killed_rank_is_explained(ended: Any) -> None:

@@ -209,3 +209,9 @@ def test_a_process_that_was_stopped_is_not_ended_when_it_goes_on(
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert (out, err) == ("went on\n", "") if code == 0 else "nothing has moved for 1 s in: training" in err
+
+
+def test_a_phase_in_which_nothing_was_done_is_not_named() -> None:
+    seconds = {"tokenise": 0.0, "join processes": 0.001, "merge": 0.004, "load": 0.2, "first forward": 0.001}
+    assert times_line(seconds) == "  phases: tokenise 0.00 s, load 0.20 s; first forward 0.00 s"
+    assert "merge 3.00 s" in times_line({**seconds, "merge": 3.0})
