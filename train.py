@@ -25,7 +25,14 @@ from lib.commands.evaluate import evaluate_only
 from lib.commands.failing import explained, failures_explained
 from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
-from lib.commands.stage_steps import announce, close_stage, load_model, stage_rows, train_adapter
+from lib.commands.stage_steps import (
+    announce,
+    check_targets,
+    close_stage,
+    load_model,
+    stage_rows,
+    train_adapter,
+)
 from lib.commands.suggest import show_suggestion
 from lib.heartbeat import phase
 from lib.lineage.completion import make_record, open_stage
@@ -126,6 +133,7 @@ def run_stage(
     from lib.training.processes.process_group import Processes
 
     settings = stage.settings
+    check_targets(settings)
     rows = stage_rows(stage, world)
 
     evaluates = bool(rows.validation)

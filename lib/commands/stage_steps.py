@@ -20,6 +20,8 @@ from lib.lineage.record import StageRecord
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.resumption import Progress
 from lib.lineage.trained import keep_trained
+from lib.model.base_files import obtain_base_folder
+from lib.settings import StageSettings
 from lib.training.processes.launch import World
 
 if TYPE_CHECKING:
@@ -50,6 +52,17 @@ class StageRows:
     validation: Sequence[EncodedRow]
     """Rows of eval_loss."""
     notices: tuple[str, ...]
+
+
+def check_targets(settings: StageSettings) -> None:
+    """Raises InputError for targets that the base does not have, before a row or a weight is read."""
+    from lib.model.targets import targets_of_config
+    from lib.training.quiet import quiet_libraries
+
+    quiet_libraries()
+    targets_of_config(
+        obtain_base_folder(settings.model), settings.model.base_model, settings.lora.target_modules
+    )
 
 
 @phase("tokenise")

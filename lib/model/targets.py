@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.model.base_files import base_error
 from lib.settings import InputError
 from lib.settings.schema.model import ALL_LINEAR
 
@@ -43,6 +45,21 @@ class AdapterTargets:
 
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
+
+
+def targets_of_config(base: Path, name: str, requested: Sequence[str]) -> AdapterTargets:
+    """`find_targets` before any weight is read: the model is built from its configuration alone, on torch's
+    meta device, which takes no memory. `name` is what SFT_BASE_MODEL calls the folder `base`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(base)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise base_error(name, error) from error
+    return find_targets(model, requested)
 
 
 def find_targets(model: nn.Module, requested: Sequence[str]) -> AdapterTargets:

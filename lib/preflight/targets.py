@@ -13,17 +13,8 @@ def targets(subject: Subject) -> Iterable[Verdict]:
     alone, on torch's meta device: no weight is read, no memory taken. Imports torch."""
     if subject.base is None:
         return [Verdict.warning("targets", "not tried: the base is not on this machine")]
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from lib.model.targets import targets_of_config
 
-    from lib.model.base_files import base_error
-    from lib.model.targets import find_targets
-
-    try:
-        config = AutoConfig.from_pretrained(subject.base)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError) as error:
-        raise base_error(subject.settings.model.base_model, error) from error
-    found = find_targets(model, subject.settings.lora.target_modules)
+    model, names = subject.settings.model, subject.settings.lora.target_modules
+    found = targets_of_config(subject.base, model.base_model, names)
     return [Verdict.ok("targets", ", ".join((*found.modules, *found.parameters)))]
