@@ -1,19 +1,19 @@
 """Wrong input through the real command: exit code 2, what is wrong and how to mend it, nothing written."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from bad_input import CONTENT, SETTINGS, Case
+from forked_runs import ForkServer, fork_server
 from tiny_curriculum import Curriculum, make_curriculum, texts
 from tiny_model import make_model
 
 MakeCurriculum = Callable[[Path], Curriculum]
-Answers = dict[tuple[str, str], tuple[subprocess.CompletedProcess[str], list[str]]]
+Answer = tuple[subprocess.CompletedProcess[str], list[str]]
+Answers = dict[tuple[str, str], Answer]
 MODES = {"run": (), "plan": ("--plan",)}
 
 
@@ -22,15 +22,16 @@ def answers(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Answer
     """Every case planned and run, each in a folder of its own: result, and what was left behind."""
     folder = tmp_path_factory.mktemp("bad_input")
 
-    def answer(case: Case, mode: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    def answer(server: ForkServer, case: Case, mode: str) -> Answer:
         curriculum = make_curriculum(folder / f"{case.name} {mode}", tiny_base)
         case.prepare(curriculum)
-        return curriculum.command(*case.arguments, *MODES[mode]), curriculum.left_behind()
+        result = server.result(curriculum.folder, *case.arguments, *MODES[mode])
+        return result, curriculum.left_behind()
 
-    jobs = [(case, mode) for case in (*SETTINGS, *CONTENT) for mode in MODES]
-    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda job: answer(*job), jobs))
-    return {(case.name, mode): result for (case, mode), result in zip(jobs, results, strict=True)}
+    with fork_server() as server:
+        return {
+            (case.name, mode): answer(server, case, mode) for case in (*SETTINGS, *CONTENT) for mode in MODES
+        }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -39,6 +40,19 @@ def test_wrong_input_is_refused_with_its_remedy(case: Case, mode: str, answers: 
     result, left_behind = answers[case.name, mode]
     assert_refusal(result, *case.says)
     assert left_behind == []
+
+
+@pytest.mark.parametrize(("case", "mode"), [(SETTINGS[4], "plan"), (CONTENT[4], "run")])
+def test_a_command_of_its_own_says_the_same(
+    case: Case, mode: str, answers: Answers, tmp_path: Path, tiny_base: Path
+) -> None:
+    """The others are forked from a process that has imported everything; these start as anybody's."""
+    curriculum = make_curriculum(tmp_path / "curriculum", tiny_base)
+    case.prepare(curriculum)
+    result = curriculum.command(*case.arguments, *MODES[mode])
+    forked, _ = answers[case.name, mode]
+    assert (result.returncode, result.stderr) == (forked.returncode, forked.stderr)
+    assert curriculum.left_behind() == []
 
 
 def assert_refusal(result: subprocess.CompletedProcess[str], *says: str) -> None:
@@ -66,10 +80,16 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
     assert curriculum.left_behind() == before
 
 
-def test_a_target_that_the_model_does_not_have_is_refused(trained: Curriculum, tmp_path: Path) -> None:
+def test_a_target_that_the_model_does_not_have_is_refused(
+    trained: Curriculum, tmp_path: Path, tiny_base: Path
+) -> None:
+    """By the configuration: these weights could not be loaded."""
     curriculum = trained.copy_to(tmp_path / "targets")
+    base = shutil.copytree(tiny_base, tmp_path / "no weights")
+    (base / "model.safetensors").write_bytes(b"no weights")
     before = curriculum.left_behind()
-    result = curriculum.command("--stage", 1, "--set", "SFT_LORA_TARGET_MODULES=q_proj,banana_proj")
+    keys = (f"SFT_BASE_MODEL={base}", "SFT_LORA_TARGET_MODULES=q_proj,banana_proj")
+    result = curriculum.command("--stage", 1, *(part for key in keys for part in ("--set", key)))
     assert_refusal(result, "SFT_LORA_TARGET_MODULES", "banana_proj", "gate_up_proj")
     assert curriculum.left_behind() == before
     assert curriculum.record(1) == trained.record(1)

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Any]:
-    """killed_runs.ForkServer: starts runs of train.py at once."""
-    from killed_runs import fork_server
+    """forked_runs.ForkServer: starts runs of train.py at once."""
+    from forked_runs import fork_server
 
     with fork_server() as started:
         yield started

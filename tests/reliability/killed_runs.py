@@ -2,14 +2,9 @@
 
 import hashlib
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,68 +12,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "integration"))
 
-from train_command import clean_environment  # noqa: E402
+from forked_runs import ForkServer  # noqa: E402
 
 LIMIT_SECONDS = 600
 OF_TIME = ("seconds", "reused", "runtime", "per_second", "peak_memory", "finished", "run_id", "checksum")
-
-
-@dataclass
-class ForkServer:
-    """Starts runs of train.py at once."""
-
-    process: "subprocess.Popen[str]"
-
-    def start(self, cwd: Path, *arguments: object, largest_file: int = 0) -> int:
-        """Process id of a new run, which may write files of at most so many bytes; its output is appended to
-        `said.txt` in `cwd`."""
-        order = {
-            "arguments": [str(argument) for argument in arguments],
-            "cwd": str(cwd),
-            "log": str(cwd / "said.txt"),
-            "largest_file": largest_file,
-        }
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return int(self._line())
-
-    def wait(self) -> int:
-        """Exit code of the run that was started last."""
-        return int(self._line())
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-    def run(self, cwd: Path, *arguments: object, largest_file: int = 0) -> int:
-        self.start(cwd, *arguments, largest_file=largest_file)
-        return self.wait()
-
-    def killed(self, cwd: Path, *arguments: object, after: float) -> int:
-        """Exit code of a run that gets SIGKILL after so many seconds, if it lives so long."""
-        child = self.start(cwd, *arguments)
-        time.sleep(after)
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        return self.wait()
-
-
-@contextmanager
-def fork_server() -> Iterator[ForkServer]:
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "fork_server.py")],
-        env={**clean_environment(), "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        server = ForkServer(process)
-        assert server._line() == "ready\n"
-        yield server
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 @dataclass

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_runs import ForkServer, adapters, record
+from forked_runs import ForkServer
+from killed_runs import adapters, record
 from tiny_curriculum import Curriculum, make_curriculum, texts
 from tiny_model import make_model
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killed_runs import ForkServer, adapters, kill_until, record
+from forked_runs import ForkServer
+from killed_runs import adapters, kill_until, record
 from tiny_curriculum import STAGES, Curriculum, make_curriculum, texts
 from tiny_model import make_model
 from train_command import ROOT

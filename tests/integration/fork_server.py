@@ -1,6 +1,6 @@
 """Runs `train.py` in forked children that find the heavy libraries imported: starting one takes no time.
 
-Reads a line of JSON for each run, {"arguments": [...], "cwd": "...", "log": "...", "largest_file": 0};
+Reads a line of JSON for each run, {"arguments", "cwd", "log", "errors", "largest_file"};
 answers with the child's process id and, when it has ended, with its exit code (negative: the signal that
 killed it).
 """
@@ -30,9 +30,8 @@ HEAVY = (
 def run(order: dict[str, Any]) -> None:
     """Never returns."""
     os.setsid()
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(log, stream)
+    for stream, name in ((1, "log"), (2, "errors")):
+        os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(order["cwd"])
     if order["largest_file"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], resource.RLIM_INFINITY))
@@ -40,8 +39,11 @@ def run(order: dict[str, Any]) -> None:
     code = 1
     try:
         code = train.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
