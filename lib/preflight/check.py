@@ -96,8 +96,8 @@ def check_stage(
             overrides=overrides,
         )
         stage = with_batch(stage, world)
-    except InputError as error:
-        return CheckedStage(number, tuple(Verdict.failed("settings", p) for p in error.problems))
+    except Exception as error:
+        return CheckedStage(number, tuple(failed_verdicts("settings", error)))
     subject = replace(Subject.of(stage, world), runs_before=_trained_first(earlier, chosen))
     known = {s.settings.stage: s.settings for s in earlier}
     subject, unread = _with_data(subject, known, characters)
