@@ -28,7 +28,8 @@ def times_line(seconds: Mapping[str, float]) -> str:
     known = [name for name in SETTING_UP if name in done]
     before = [f"{name} {_time(seconds[name])}" for name in known if not name.startswith(FIRST)]
     first = [f"{name.removeprefix(FIRST)} {_time(seconds[name])}" for name in known if name.startswith(FIRST)]
-    return f"  phases: {'; first '.join(part for part in (', '.join(before), ', '.join(first)) if part)}"
+    parts = [", ".join(before), f"first {', '.join(first)}" if first else ""]
+    return f"  phases: {'; '.join(part for part in parts if part)}"
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "zero_stage",
     "on_nan",
     "on_spike",
+    "ddp_timeout",  # of the machine, and of all groups of processes
     "stall_seconds",
     "on_stall",
     "spike_deviations",
