@@ -37,6 +37,9 @@ LONGEST_TICK = 2.0
 """Seconds between two looks."""
 ANSWER_SECONDS = 5.0
 """What other ranks get to answer, at least; looking takes half a second."""
+STOPPED = 1.0
+"""Seconds by which a look comes late, and at least a tick: the process was stopped. On a busy machine looks
+come late by less."""
 TURN = 0.5
 """Of the limit: so much later each rank after the first speaks, when those before it have not."""
 LONG_PHASE = 10.0
@@ -110,7 +113,7 @@ class Watchdog(threading.Thread):
         while not self._over.wait(self.tick):
             self._last_resort.put_off()
             stood_still = time.monotonic() - looked - self.tick
-            if stood_still > 2 * self.tick:
+            if stood_still > max(self.tick, STOPPED):
                 HEART.forgive(stood_still)
             if HEART.waits or len(sys.modules) != modules:  # for a person; libraries that are being imported
                 beat()
