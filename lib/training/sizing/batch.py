@@ -193,10 +193,10 @@ def _reasons(
     larger = [cut for cut in estimates if cut[1] == recomputed and cut[0] > rows]
     if larger:
         passed = min(larger)
-        reasons.append(f"{passed[0]} rows would take {readable_bytes(estimates[passed].training)}")
+        reasons.append(f"{passed[0]} rows would take {readable_bytes(estimates[passed].total)}")
     if recomputed and settings.model.gradient_checkpointing == "auto":
         without = estimates[(rows if (rows, False) in estimates else 1, False)]
-        reasons.append(f"without checkpointing {readable_bytes(without.training)}")
+        reasons.append(f"without checkpointing {readable_bytes(without.total)}")
     return tuple(reasons)
 
 
