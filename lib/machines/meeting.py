@@ -1,0 +1,128 @@
+"""Where the processes of a run meet before they compute together: torch's key-value store.
+
+It is the one that torch's own process group uses: torchrun's agent serves it, or rank 0. Small things are
+said in it, in JSON. Nobody waits with a time-out of his own: a process that has ended is reported by its
+lifeline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from lib.failures.explain import explain
+from lib.machines.place import Place
+from lib.settings.errors import Problem, RunError
+from lib.training.durations import readable_duration
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+PAUSE = 0.05
+JOIN = "LORA_CURRICULUM_JOIN_SECONDS"
+JOIN_SECONDS = 600.0
+"""How long the first process waits for the last one to be started."""
+
+
+class Meeting:
+    """What the processes say to each other. All make the same calls in the same order."""
+
+    def __init__(self, store: Store, place: Place) -> None:
+        self.store, self.place = store, place
+        self._calls: Counter[str] = Counter()
+
+    def all(self, about: str, value: Any) -> list[Any]:
+        """The values of all processes, in the order of ranks."""
+        call = self._call(about)
+        self._say(call, value)
+        return [self._hear(call, rank) for rank in range(self.place.processes)]
+
+    def first(self, about: str, value: Any) -> Any:
+        """That of rank 0."""
+        call = self._call(about)
+        if self.place.rank == 0:
+            self._say(call, value)
+        return self._hear(call, 0)
+
+    def wait_for(self, key: str) -> None:
+        while not self.store.check([key]):
+            time.sleep(PAUSE)
+
+    def _call(self, about: str) -> str:
+        self._calls[about] += 1
+        return f"{about}/{self._calls[about]}"
+
+    def _say(self, call: str, value: Any) -> None:
+        self.store.set(f"{call}/{self.place.rank}", json.dumps(value))
+
+    def _hear(self, call: str, rank: int) -> Any:
+        self.wait_for(f"{call}/{rank}")
+        return json.loads(self.store.get(f"{call}/{rank}"))
+
+
+def open_meeting(place: Place, environ: Mapping[str, str] = os.environ) -> Meeting:
+    """The meeting with everybody there. Raises RunError with who is missing when that takes too long."""
+    seconds = float(environ.get(JOIN, JOIN_SECONDS))
+    address, port = environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
+    until = time.monotonic() + seconds
+    try:
+        store = _store(place, address, port, seconds, environ)
+        store.set(f"here/{place.rank}", place.host)
+        missing = set(range(place.processes))
+        while missing and time.monotonic() < until:
+            missing = {rank for rank in missing if not store.check([f"here/{rank}"])}
+            time.sleep(PAUSE if missing else 0)
+    except RuntimeError as error:  # torch's own for everything that goes wrong with a store
+        raise RunError(_not_opened(place, f"{address}:{port}", error, seconds)) from error
+    if missing:
+        here = sorted(set(range(place.processes)) - missing)
+        hosts = [f"{rank} on {store.get(f'here/{rank}').decode()}" for rank in here]
+        raise RunError(_absent(f"{address}:{port}", sorted(missing), hosts, seconds))
+    return Meeting(store, place)
+
+
+def _store(place: Place, address: str, port: int, seconds: float, environ: Mapping[str, str]) -> Store:
+    """A client of the agent's store; without an agent rank 0 serves it, for torch's process group too."""
+    from torch.distributed import PrefixStore, TCPStore
+
+    by_agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = TCPStore(
+        address,
+        port,
+        is_master=place.rank == 0 and not by_agent,
+        timeout=timedelta(seconds=seconds),
+        wait_for_workers=False,
+        multi_tenant=not by_agent,
+    )
+    return PrefixStore(f"curriculum-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _absent(where: str, missing: Sequence[int], here: Sequence[str], seconds: float) -> Problem:
+    return Problem(
+        where=where,
+        key="processes of this run",
+        value=f"rank {', '.join(map(str, missing))} did not come within {readable_duration(seconds)}; "
+        f"there are: rank {', rank '.join(here)}",
+        expected="all processes of all machines, started at about the same time",
+        remedy="look at what the other machine says; start all with the same address, port and number of "
+        f"machines; {JOIN} is how long is waited",
+    )
+
+
+def _not_opened(place: Place, where: str, error: Exception, seconds: float) -> Problem:
+    known = explain(error)
+    if known and not known.failure.follows:
+        return Problem(where, place.name, known.failure.cause, "a free port", known.failure.remedy)
+    return Problem(
+        where=where,
+        key=place.name,
+        value=f"rank 0 was not reached within {readable_duration(seconds)}",
+        expected="the first machine's address, with its process running",
+        remedy="start the first machine; check MASTER_ADDR, MASTER_PORT and firewalls; "
+        f"{JOIN} is how long is waited",
+    )
