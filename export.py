@@ -14,7 +14,7 @@ import signal
 import sys
 
 from lib.commands.arguments import parse_export
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.files import write_text
 from lib.lineage.export import Exported, stages_to_export
 from lib.lineage.export_card import adapter_card, merged_card

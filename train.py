@@ -37,10 +37,10 @@ from lib.lineage.stage_lock import hold_stage
 from lib.preflight.check import preflight
 from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
-from lib.training.launch import World, is_worker, plan_world, prepare_environment, run_workers
-from lib.training.signals import StopSignals, code_of, say_end
-from lib.training.watchdog import watching
-from lib.training.worker_words import say_last
+from lib.training.processes.launch import World, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.processes.signals import StopSignals, code_of, say_end
+from lib.training.processes.worker_words import say_last
+from lib.training.watchdog.watchdog import watching
 
 
 def main() -> int:
@@ -116,7 +116,7 @@ def run_stage(
     from lib.tracking.tracker import track
     from lib.training.arguments import machine_remarks
     from lib.training.batches import choose_batch_form
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
 
     settings = stage.settings
     rows = stage_rows(stage, world)

@@ -11,7 +11,7 @@ from typing import Any
 from bench.gpu_sizes import GPU_SHARE, RANK, Sizes
 from bench.timing import median_and_spread, seconds_of
 from lib.settings import LoraSettings
-from lib.training.memory import TrainingShape, estimate_memory
+from lib.training.sizing.memory import TrainingShape, estimate_memory
 
 
 def training_steps(sizes: Sizes, device: Any, _clock: Any) -> Iterator[dict[str, Any]]:

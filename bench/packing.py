@@ -36,14 +36,14 @@ from transformers import Qwen3MoeForCausalLM as Model
 from trl import SFTConfig, SFTTrainer
 
 from bench.timing import load
-from lib.data.chat import chat_of
+from lib.data.chat.chat_format import chat_of
 from lib.data.prepare import PreparedData, prepare_rows
 from lib.model.adapter import attach_lora
 from lib.model.targets import find_targets
 from lib.settings import StageSettings, load_stage
 from lib.training.batches import choose_batch_form
-from lib.training.launch import World, keep_freed_memory
-from lib.training.processes import Processes
+from lib.training.processes.launch import World, keep_freed_memory
+from lib.training.processes.process_group import Processes
 from lib.training.progress import ProgressCallback
 from lib.training.quiet import quiet_libraries
 from lib.training.trainer import build_trainer

@@ -61,7 +61,7 @@ def first_rows(path: Path, count: int) -> Path:
 def measure_ours(rows: Path, tokenizer: Path, processes: int, cache: Path) -> dict[str, float]:
     import resource
 
-    from lib.data.chat import ChatFormat
+    from lib.data.chat.chat_format import ChatFormat
     from lib.data.prepare import prepare_rows
     from lib.settings import load_stage
     from lib.training.row_tables import training_dataset

@@ -34,7 +34,7 @@ from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, Tra
 
 from bench.timing import load
 from lib.settings import StageSettings, load_stage
-from lib.training.launch import World, prepare_environment
+from lib.training.processes.launch import World, prepare_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("trl", "ours")
@@ -196,7 +196,7 @@ def our_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
     """As `run_stage` in train.py assembles it."""
     from lib.model.adapter import attach_lora
     from lib.training.batches import choose_batch_form
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
     from lib.training.trainer import build_trainer
 
     tokenizer, data, model, targets = prepared(settings)
@@ -233,7 +233,7 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
 
 def prepared(settings: StageSettings) -> tuple[Any, Any, Any, Any]:
     """Tokenizer, prepared data, frozen base, and what gets an adapter."""
-    from lib.data.chat import chat_of
+    from lib.data.chat.chat_format import chat_of
     from lib.data.prepare import prepare_rows
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets

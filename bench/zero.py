@@ -29,7 +29,7 @@ from typing import Any
 
 from bench.timing import load, median_and_spread, ratios
 from lib.settings import StageSettings, load_stage
-from lib.training.launch import is_worker, plan_world, prepare_environment, run_workers
+from lib.training.processes.launch import is_worker, plan_world, prepare_environment, run_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 # (processes, SFT_ZERO_STAGE, passes a step): the same rows a step each time.
@@ -150,15 +150,15 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     """Train on `count` random rows with the project's own trainer; rank 0 writes what all measured."""
     import torch
 
-    from lib.data.order import TrainingOrder
-    from lib.data.packing import rows_alone
+    from lib.data.order.order import TrainingOrder
+    from lib.data.order.packing import rows_alone
     from lib.model.adapter import attach_lora
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.peak_memory import peak_memory_bytes
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
     from lib.training.quiet import quiet_libraries
+    from lib.training.sizing.peak_memory import peak_memory_bytes
     from lib.training.trainer import build_trainer
 
     quiet_libraries()
@@ -223,7 +223,7 @@ def random_rows(count: int) -> list[Any]:
     """Every other row is of the second half of the vocabulary, which a steered router sends elsewhere."""
     import random
 
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.encoded import EncodedRow
 
     draw, half = random.Random(0), VOCABULARY // 2
     rows = []

@@ -1,7 +1,7 @@
 """What this process is doing and when it last moved.
 
 Whoever does something long names it with `phase`, and calls `beat` between its parts. The watchdog
-(lib/training/watchdog.py) looks at it from another thread; without one nobody does, and it costs nothing.
+(lib/training/watchdog) looks at it from another thread; without one nobody does, and it costs nothing.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from lib.audit.leaks import EXACT, NEAR, LeakRules, leaks
 from lib.audit.refusal import nothing_left, refusals
 from lib.audit.repeats import Near, duplicates, examples_of, near_duplicates
 from lib.audit.template_tokens import token_pattern
-from lib.data.chat import ChatFormat
-from lib.data.cleaning import Cleaned, Finding, drop_rows
-from lib.data.rows import SourceRows
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.mixing.cleaning import Cleaned, Finding, drop_rows
+from lib.data.reading.rows import SourceRows
 from lib.settings import InputError, StageSettings
 
 Check = Callable[[Sequence[SourceRows]], Iterable[Finding]]

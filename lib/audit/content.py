@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lib.audit.excerpts import around, beginning, ending, faulty_line
-from lib.data.rows import Example
+from lib.data.reading.rows import Example
 from lib.evaluation.answers import FENCE, THINKING, THOUGHT, after_marker, answer_part
 from lib.evaluation.formats import Unparsable, read_document
 from lib.evaluation.structured import format_of

@@ -7,9 +7,9 @@ stages they are about, see the same rows.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lib.data.mixture import held_out_keys
-from lib.data.rows import Example, SourceRows, read_examples
-from lib.data.sources import Source, load_source, load_sources
+from lib.data.mixing.mixture import held_out_keys
+from lib.data.reading.rows import Example, SourceRows, read_examples
+from lib.data.reading.sources import Source, load_source, load_sources
 from lib.settings import InputError, StageSettings, list_stages, load_stage
 
 OwnCleaning = Callable[[StageSettings, Sequence[SourceRows]], Sequence[SourceRows]]

@@ -2,7 +2,7 @@
 
 import re
 
-from lib.data.rows import Example
+from lib.data.reading.rows import Example
 
 SHOWN = 100
 """Characters."""

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lib.audit.audit import audit_rows
-from lib.data.cleaning import Clean, Finding, without_rows
+from lib.data.mixing.cleaning import Clean, Finding, without_rows
 from lib.files import write_text
 from lib.settings import StageSettings
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from lib.audit.evaluation_rows import EvaluationRows
 from lib.audit.repeats import Match, Near, examples_of, found, near_matches
-from lib.data.cleaning import Finding, drop_rows
-from lib.data.mixture import held_out_keys
-from lib.data.rows import Example, SourceRows
+from lib.data.mixing.cleaning import Finding, drop_rows
+from lib.data.mixing.mixture import held_out_keys
+from lib.data.reading.rows import Example, SourceRows
 
 EXACT, NEAR = "evaluation", "near_evaluation"
 OWN = "the validation rows of this stage"

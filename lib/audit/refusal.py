@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from lib.data.cleaning import Finding
-from lib.data.rows import SourceRows
+from lib.data.mixing.cleaning import Finding
+from lib.data.reading.rows import SourceRows
 from lib.settings import Problem, StageSettings
 
 MEANINGS = {

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lib.audit.excerpts import beginning, difference
-from lib.data.cleaning import Finding
-from lib.data.rows import Example, SourceRows
+from lib.data.mixing.cleaning import Finding
+from lib.data.reading.rows import Example, SourceRows
 
 if TYPE_CHECKING:
     from lib.audit.near import NearRows

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.data.rows import Example
+from lib.data.reading.rows import Example
 from lib.evaluation.answers import answer_part
 
 SHINGLE = 5

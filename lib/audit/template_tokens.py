@@ -3,15 +3,15 @@
 import re
 from collections.abc import Iterable
 
-from lib.data.chat import ChatFormat
-from lib.data.chat_template import (
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.chat_template import (
     TEMPLATE_ERRORS,
     bundled_templates,
     compile_template,
     find_template,
     render,
 )
-from lib.data.rows import Message
+from lib.data.reading.rows import Message
 
 _TOKEN = re.compile(r"<\|?\w+\|?>")
 _HEADER = re.compile(r"^#+ .+:$", re.MULTILINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lib.audit.findings_file import cleaning_of
 from lib.commands.arguments import worker_command
 from lib.commands.failing import failures_explained
-from lib.data.chat import chat_of
+from lib.data.chat.chat_format import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
@@ -20,7 +20,7 @@ from lib.lineage.gate import earlier_stages
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.settings import list_stages
-from lib.training.launch import World, is_worker, prepare_environment, run_workers
+from lib.training.processes.launch import World, is_worker, prepare_environment, run_workers
 
 
 def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
@@ -51,7 +51,7 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     from lib.model.base import choose_compute, load_tokenizer
     from lib.model.stage_base import load_stage_base, obtain_stage_base
     from lib.report.stage_report import write_stage_report
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()
@@ -90,7 +90,7 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
     from lib.evaluation.stage_evaluation import Retained
     from lib.model.base import choose_compute, load_base, load_tokenizer
     from lib.model.merge import obtain_base
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
     from lib.training.quiet import quiet_libraries
 
     quiet_libraries()

@@ -18,10 +18,10 @@ from lib.model.architecture import read_architecture
 from lib.model.base_files import base_folder
 from lib.settings import InputError, RunError
 from lib.settings.errors import without_password
-from lib.training.devices import device_memory
-from lib.training.launch import World
-from lib.training.savings import savings_lines
-from lib.training.worker_words import is_heard, say_last
+from lib.training.processes.launch import World
+from lib.training.processes.worker_words import is_heard, say_last
+from lib.training.sizing.devices import device_memory
+from lib.training.sizing.savings import savings_lines
 
 FAILURE_LOG = "failure.log"
 

@@ -12,10 +12,10 @@ from functools import partial
 from rich.console import Console
 
 from lib.audit.audit import audit_rows
-from lib.data.chat import ChatFormat
-from lib.data.masks import EncodingRules
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.masks import EncodingRules
+from lib.data.chat.preview import preview_rows
 from lib.data.prepare import PLAN_CHARACTERS, PlannedData, plan_rows
-from lib.data.preview import preview_rows
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
@@ -23,7 +23,7 @@ from lib.lineage.replayed import replayed_stages
 from lib.lineage.stage_batch import with_batch
 from lib.model.base_files import base_folder
 from lib.settings import InputError, Problems, StageSettings, list_stages
-from lib.training.launch import World
+from lib.training.processes.launch import World
 
 
 def show_status(options: argparse.Namespace) -> int:

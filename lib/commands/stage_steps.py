@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lib.audit.audit import audit_rows
 from lib.audit.findings_file import keep_findings
-from lib.data.chat import ChatFormat, chat_of
+from lib.data.chat.chat_format import ChatFormat, chat_of
 from lib.data.prepare import PreparedData, prepare_heldout, prepare_rows
 from lib.heartbeat import phase
 from lib.lineage.completion import finish_stage, keep_evaluation, stage_files
@@ -18,20 +18,20 @@ from lib.lineage.record import StageRecord
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.resumption import Progress
 from lib.lineage.trained import keep_trained
-from lib.training.launch import World
+from lib.training.processes.launch import World
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.encoded import EncodedRow
     from lib.evaluation.evaluation_set import EvaluationSet
     from lib.evaluation.heldout import Evaluator
     from lib.evaluation.stage_evaluation import StageEvaluation
     from lib.model.base import ComputeChoice, StageBase
     from lib.tracking.protocol import Tracker
     from lib.training.batches import BatchForm
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
     from lib.training.trainer import FitResult
 
 

@@ -1,4 +1,5 @@
-"""From data set ids to token ids: sources → rows → mixture → chat (tokens and masks) → prepare.
+"""From data set ids to token ids: reading → chat (tokens and masks) → order → mixing → prepare.
 
-Nothing here imports torch, transformers or datasets at import time: a plan uses the same code as a run.
+`stored` keeps the rows of large data sets on disk. Nothing here imports torch, transformers or datasets at
+import time: a plan uses the same code as a run.
 """

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 from lib.data.cache import DataCache
-from lib.data.chat import ChatFormat
-from lib.data.encoded import EncodedRow
-from lib.data.first_problems import FirstProblems
-from lib.data.masks import EncodingRules
-from lib.data.refused_rows import refused
-from lib.data.rows import Example
-from lib.data.token_guess import guess_row
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.encoded import EncodedRow
+from lib.data.chat.masks import EncodingRules
+from lib.data.chat.refused_rows import refused
+from lib.data.chat.token_guess import guess_row
+from lib.data.reading.first_problems import FirstProblems
+from lib.data.reading.rows import Example
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.cache import DataCache
-from lib.data.sources import Keep, NormalizedRows
-from lib.data.split_parts import SplitPart
+from lib.data.reading.sources import Keep, NormalizedRows
+from lib.data.reading.split_parts import SplitPart
 from lib.settings.schema import DataSettings
 
 

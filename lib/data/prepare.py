@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib.data.chat import ChatFormat
-from lib.data.cleaning import Clean, Finding, keep_all
-from lib.data.encoded import EncodedRow
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.encoded import EncodedRow
 from lib.data.encoding import Encoded, encode_rows, known_rows
 from lib.data.keeping import keeper
-from lib.data.ledger import MixLedger, TokenCount, with_token_counts
-from lib.data.mixture import Mixture
-from lib.data.negatives import NegativeRule
-from lib.data.order import TrainingOrder
-from lib.data.packing import Pack, rows_alone
-from lib.data.realised import missed_shares, with_trained_rows, with_usable_negatives
-from lib.data.rows import Example, read_examples
-from lib.data.schedule import Schedule
-from lib.data.sources import AbsentSource, Keep, Source, load_source
+from lib.data.mixing.cleaning import Clean, Finding, keep_all
+from lib.data.mixing.ledger import MixLedger, TokenCount, with_token_counts
+from lib.data.mixing.mixture import Mixture
+from lib.data.mixing.negatives import NegativeRule
+from lib.data.mixing.realised import missed_shares, with_trained_rows, with_usable_negatives
+from lib.data.order.order import TrainingOrder
+from lib.data.order.packing import Pack, rows_alone
+from lib.data.order.schedule import Schedule
+from lib.data.reading.rows import Example, read_examples
+from lib.data.reading.sources import AbsentSource, Keep, Source, load_source
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.settings.errors import InputError, Problem

@@ -4,18 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lib.data.amounts import Algebra
-from lib.data.chat import ChatFormat
-from lib.data.cleaning import Clean, Finding, audit_lines, keep_all, without_rows
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.encoding import Encoded, encode_rows
 from lib.data.keeping import keeper
-from lib.data.local_identity import local_fingerprints
-from lib.data.mixture import Mixture, plan_mixture
-from lib.data.negatives import NegativeRule
-from lib.data.realised import size_in
-from lib.data.replay import NO_REPLAY, ReplayPool, ReplaySource
-from lib.data.rows import SourceRows, read_examples
-from lib.data.sources import AbsentSource, Source, load_source, load_sources
+from lib.data.mixing.amounts import Algebra
+from lib.data.mixing.cleaning import Clean, Finding, audit_lines, keep_all, without_rows
+from lib.data.mixing.mixture import Mixture, plan_mixture
+from lib.data.mixing.negatives import NegativeRule
+from lib.data.mixing.realised import size_in
+from lib.data.mixing.replay import NO_REPLAY, ReplayPool, ReplaySource
+from lib.data.reading.local_identity import local_fingerprints
+from lib.data.reading.rows import SourceRows, read_examples
+from lib.data.reading.sources import AbsentSource, Source, load_source, load_sources
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lib.data.encoding import Encoded
-from lib.data.order import TrainingOrder, complexity_of
-from lib.data.packing import Pack, PackCount, pack_rows
-from lib.data.rows import Example
+from lib.data.order.order import TrainingOrder, complexity_of
+from lib.data.order.packing import Pack, PackCount, pack_rows
+from lib.data.reading.rows import Example
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 

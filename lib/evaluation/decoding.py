@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.generation.streamers import BaseStreamer
 
-    from lib.data.chat import ChatFormat
+    from lib.data.chat.chat_format import ChatFormat
 
 # Parameters below which a CPU generates faster with one thread (docs/log.md).
 SMALL_MODEL = 50_000_000

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.data.labels import Label
-from lib.data.masks import EncodingRules
-from lib.data.rows import Example, Message
+from lib.data.chat.masks import EncodingRules
+from lib.data.reading.labels import Label
+from lib.data.reading.rows import Example, Message
 from lib.evaluation.answers import Question
 from lib.evaluation.generation import choose
 from lib.evaluation.scores import guess_task, headline, perfect_scores
@@ -19,8 +19,8 @@ from lib.files import read_json, write_json
 from lib.settings import InputError, StageSettings
 
 if TYPE_CHECKING:
-    from lib.data.chat import ChatFormat
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.chat_format import ChatFormat
+    from lib.data.chat.encoded import EncodedRow
 
 EVALUATION_SET = "evaluation_set.json"
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lib.data.extraction_record import is_offender
+from lib.data.reading.extraction_record import is_offender
 from lib.evaluation.answers import Judgement, spoken
 from lib.evaluation.formats import Document, Unparsable, read_document
 from lib.evaluation.tally import Tally

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lib.training.loss import LabelledLoss
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
 
 T = TypeVar("T")
 

@@ -18,9 +18,9 @@ from lib.heartbeat import phase
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lib.data.chat import ChatFormat
+    from lib.data.chat.chat_format import ChatFormat
     from lib.settings import StageSettings
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lib.data.chat_template import bundled_templates
+from lib.data.chat.chat_template import bundled_templates
 from lib.importing import training_keys as rules
 from lib.importing.axolotl_datasets import ALPACA_STYLE, TEXT_STYLE, evaluation_set, training_sets
 from lib.importing.axolotl_other_keys import ADVICE, NOT_NEEDED

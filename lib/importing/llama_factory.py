@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib.data.chat_template import bundled_templates
+from lib.data.chat.chat_template import bundled_templates
 from lib.importing import training_keys as rules
 from lib.importing.draft import StageDraft, number, plain, shown
 from lib.importing.foreign import Section

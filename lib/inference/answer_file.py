@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lib.data.broken_rows import Row
+from lib.data.reading.broken_rows import Row
 from lib.settings import InputError
 
 SUFFIX, JOURNAL, METRICS = ".jsonl", ".journal.jsonl", ".metrics.json"

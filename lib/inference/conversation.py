@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lib.data.chat import ChatFormat
-from lib.data.rows import Message
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.reading.rows import Message
 
 
 class Asked(NamedTuple):

@@ -9,18 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.data.broken_rows import Row
-from lib.data.chat_template import TEMPLATE_ERRORS
-from lib.data.data_files import EXTENSIONS
-from lib.data.first_problems import FirstProblems
-from lib.data.rows import Example, Message, read_examples
-from lib.data.sources import NormalizedRows, Source, load_source
+from lib.data.chat.chat_template import TEMPLATE_ERRORS
+from lib.data.reading.broken_rows import Row
+from lib.data.reading.data_files import EXTENSIONS
+from lib.data.reading.first_problems import FirstProblems
+from lib.data.reading.rows import Example, Message, read_examples
+from lib.data.reading.sources import NormalizedRows, Source, load_source
 from lib.evaluation.answers import Question
 from lib.evaluation.evaluation_set import as_question
 from lib.settings import InputError, Problem, Problems
 
 if TYPE_CHECKING:
-    from lib.data.chat import ChatFormat
+    from lib.data.chat.chat_format import ChatFormat
 
 # What an output row has besides the columns of its input row.
 ADDED_COLUMNS = ("answer", "tokens", "stopped")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.data.rows import Example
+from lib.data.reading.rows import Example
 from lib.evaluation.answers import Answer, Question
 from lib.evaluation.scores import guess_task, headline, score
 from lib.inference.answer_file import Reply

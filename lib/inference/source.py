@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lib.data.chat_template import compile_template, find_template
+from lib.data.chat.chat_template import compile_template, find_template
 from lib.lineage.curriculum import survey, survey_one, with_base
 from lib.lineage.fingerprint import (
     adapter_fingerprint,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.data.local_identity import local_fingerprints
+from lib.data.reading.local_identity import local_fingerprints
 from lib.lineage.file_hashes import file_sha256
 from lib.lineage.fingerprint import (
     BaseFingerprint,

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lib.audit.findings_file import finding_json
 from lib.audit.refusal import MEANINGS
-from lib.data.cleaning import Finding, audit_lines
+from lib.data.mixing.cleaning import Finding, audit_lines
 from lib.data.stage_mixture import SourceRecord
 from lib.settings import StageSettings
 from lib.settings.errors import printable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.audit.findings_file import AUDIT
-from lib.data.chat_contract import chat_contract
+from lib.data.chat.chat_contract import chat_contract
 from lib.evaluation.evaluation_set import EVALUATION_SET
 from lib.evaluation.kept import forget_results
 from lib.files import sync, write_json, write_text
@@ -22,16 +22,16 @@ from lib.lineage.resumption import Progress, find_progress
 from lib.lineage.trained import TRAINED
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
-from lib.training.bad_batches import BAD_BATCHES
+from lib.training.numerics.bad_batches import BAD_BATCHES
 
 if TYPE_CHECKING:
-    from lib.data.chat import ChatFormat
+    from lib.data.chat.chat_format import ChatFormat
     from lib.data.prepare import PreparedData
     from lib.evaluation.stage_evaluation import StageEvaluation
     from lib.model.adapter import Census
     from lib.model.base import StageBase
-    from lib.training.checkpoints import Checkpoints
-    from lib.training.processes import Processes
+    from lib.training.checkpoints.checkpoints import Checkpoints
+    from lib.training.processes.process_group import Processes
     from lib.training.trainer import FitResult
 
 TENSORBOARD = "tensorboard"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lib.data.chat import ChatFormat
-from lib.data.chat_contract import ChatContract, Difference, chat_contract
+from lib.data.chat.chat_contract import ChatContract, Difference, chat_contract
+from lib.data.chat.chat_format import ChatFormat
 from lib.lineage.ancestry import Parent
 from lib.lineage.curriculum import SurveyedStage
 from lib.model.base_files import TEMPLATE_FILE

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.data.local_identity import local_fingerprints
+from lib.data.reading.local_identity import local_fingerprints
 from lib.lineage.ancestry import Chain, evaluated_data, identity, replayed_data, trace
 from lib.lineage.status import StageStatus, stage_status
 from lib.model.base_files import fetch_base
 from lib.settings import InputError, Problem, StageSettings, list_stages, load_stage
-from lib.training.batch import BatchPlan
+from lib.training.sizing.batch import BatchPlan
 
 SAME_IN_ALL_STAGES = ("SFT_BASE_MODEL", "SFT_BASE_REVISION", "SFT_OUT_LORA_DIR")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.data.order import TrainingOrder
-from lib.data.schedule import Schedule
+from lib.data.order.order import TrainingOrder
+from lib.data.order.schedule import Schedule
 from lib.training.durations import readable_duration
-from lib.training.memory import TrainingShape, estimate_memory
-from lib.training.sizes import readable_bytes
+from lib.training.sizing.memory import TrainingShape, estimate_memory
+from lib.training.sizing.sizes import readable_bytes
 
 # Sustained matrix throughput assumed where nothing was measured yet, FLOP/s.
 CPU_FLOPS_PER_CORE = 8e9

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.data.chat_template import find_template
-from lib.data.tokenizer_files import TOKENIZER_CONFIG, read_chat_template
+from lib.data.chat.chat_template import find_template
+from lib.data.chat.tokenizer_files import TOKENIZER_CONFIG, read_chat_template
 from lib.files import read_json
 from lib.lineage.file_hashes import REMEMBERED_BYTES, file_sha256, known_sha256
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.audit.refusal import refusals
-from lib.data.chat import ChatFormat
-from lib.data.ledger import MixLedger
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.mixing.ledger import MixLedger
 from lib.data.prepare import PlannedData
 from lib.lineage.audit_text import audit_json
 from lib.lineage.contract import check_contract
@@ -25,9 +25,9 @@ from lib.model.merge import find_merged
 from lib.model.quantization import few_quantized, quantizable_share
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, Problem, StageSettings
-from lib.training.batch import training_shape
-from lib.training.launch import World
-from lib.training.memory import TrainingShape
+from lib.training.processes.launch import World
+from lib.training.sizing.batch import training_shape
+from lib.training.sizing.memory import TrainingShape
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lib.data.packing import PackCount
+from lib.data.order.packing import PackCount
 from lib.lineage.audit_text import audit_view
 from lib.lineage.plan import StagePlan
 from lib.model.quantization import loaded_as

@@ -11,12 +11,12 @@ from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.trained import has_its_adapter, read_trained
 from lib.lineage.versions import library_version
 from lib.settings import InputError, Problem
-from lib.training.checkpoints import Checkpoints, latest_outline
+from lib.training.checkpoints.checkpoints import Checkpoints, latest_outline
 
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
     from lib.model.base import ComputeChoice
-    from lib.training.launch import World
+    from lib.training.processes.launch import World
     from lib.training.trainer import FitResult
 
 # Of these every version may round otherwise, or draw other random numbers.

@@ -15,7 +15,7 @@ from lib.lineage.record import RUNNING
 from lib.settings import InputError, Problem, StageSettings
 
 if TYPE_CHECKING:
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from lib.lineage.trained import read_trained
 from lib.lineage.versions import version_notice
 from lib.model.adapter import ADAPTER_WEIGHTS
 from lib.settings import StageSettings
-from lib.training.checkpoints import latest_outline
+from lib.training.checkpoints.checkpoints import latest_outline
 
 # Shown when present, in this order, after the headline metric.
 SCORES = ("heldout_loss", "gen_parse_rate", "gen_end_stop_rate")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.audit.audit import audit_rows
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import plan_rows
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.obstacles import obstacles
@@ -26,7 +26,7 @@ from lib.preflight.text import chat_template, context_length, rows, tokenizer
 from lib.preflight.trainability import Probed, probe_stage
 from lib.preflight.verdict import Verdict, failures, warnings
 from lib.settings import InputError, StageSettings, list_stages
-from lib.training.launch import World
+from lib.training.processes.launch import World
 
 AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_store)
 """Milliseconds each, so every run begins with them; what else there is a run finds by itself before it loads

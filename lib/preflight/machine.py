@@ -17,8 +17,8 @@ from lib.lineage.versions import library_version
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError, Problem
-from lib.training.savings import savings_lines
-from lib.training.sizes import readable_bytes
+from lib.training.sizing.savings import savings_lines
+from lib.training.sizing.sizes import readable_bytes
 from lib.training.zero import check_user_config
 
 ESTIMATE_ERROR = 0.15

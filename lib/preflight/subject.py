@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import PlannedData
 from lib.failures.explain import explain
 from lib.lineage.curriculum import SurveyedStage
@@ -15,8 +15,8 @@ from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError, StageSettings
-from lib.training.devices import DeviceMemory, device_memory
-from lib.training.launch import World
+from lib.training.processes.launch import World
+from lib.training.sizing.devices import DeviceMemory, device_memory
 
 
 @dataclass(frozen=True)

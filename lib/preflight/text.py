@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.files import read_json
 from lib.lineage.contract import check_contract
 from lib.preflight.subject import Subject

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lib.data.masks import EncodingRules
+from lib.data.chat.masks import EncodingRules
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings import Problem
 from lib.training.durations import readable_duration
 
 if TYPE_CHECKING:
-    from lib.data.chat import ChatFormat
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.chat_format import ChatFormat
+    from lib.data.chat.encoded import EncodedRow
     from lib.model.base import StageBase
     from lib.training.probe import Gradient, Probe
 
@@ -46,7 +46,7 @@ class Probed:
 def probe_stage(subject: Subject) -> Probed:
     """Load, attach, try. Raises InputError for what a run would refuse while it does the same, and whatever
     the libraries raise."""
-    from lib.data.chat import chat_of
+    from lib.data.chat.chat_format import chat_of
     from lib.model.adapter import attach_lora
     from lib.model.base import choose_compute, load_tokenizer
     from lib.model.stage_base import load_stage_base

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lib.data.preview import MaskedRow
+from lib.data.chat.preview import MaskedRow
 from lib.evaluation.retention import Matrix, headline_metric, retention_matrix
 from lib.model.base import StackedAdapters
 from lib.model.merge_proof import proof_line, proof_table

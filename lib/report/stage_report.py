@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from lib.data.chat import ChatFormat
-from lib.data.masks import EncodingRules
-from lib.data.mixture import Mixture
-from lib.data.preview import masked_rows
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.masks import EncodingRules
+from lib.data.chat.preview import masked_rows
+from lib.data.mixing.mixture import Mixture
 from lib.evaluation.stage_evaluation import StageEvaluation
 from lib.lineage.base_scores import read_base_scores
 from lib.lineage.curriculum import SurveyedStage

@@ -20,7 +20,7 @@ from lib.tracking.protocol import Quietly
 from lib.tracking.run_file import RunFile, read_run_file
 from lib.tracking.sender import Sender
 from lib.tracking.system_metrics import SystemMetrics
-from lib.training.bad_batches import BAD_BATCHES
+from lib.training.numerics.bad_batches import BAD_BATCHES
 
 FINISHED_SECONDS, ENDED_SECONDS = 60.0, 10.0
 """How long the end of a stage may wait for a store that answers; of one that was interrupted or failed."""

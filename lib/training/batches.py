@@ -14,7 +14,7 @@ from lib.training.row_separation import mixing_of_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.encoded import EncodedRow
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from lib.data.encoded import IGNORED
+from lib.data.chat.encoded import IGNORED
 from lib.model.head_loss import head_losses
 from lib.model.output_head import OutputHead, output_head
 from lib.training.random_state import untouched_random_state

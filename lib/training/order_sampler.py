@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch.utils.data import Sampler
 
-from lib.data.order import TrainingOrder
+from lib.data.order.order import TrainingOrder
 
 
 class OrderSampler(Sampler[int]):

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from lib.data.encoded import IGNORED
+from lib.data.chat.encoded import IGNORED
 from lib.model.adapter import ADAPTER, kind_of
 from lib.training.loss import LabelledLoss
 from lib.training.random_state import untouched_random_state

@@ -16,12 +16,12 @@ from transformers.trainer_callback import ExportableState
 from trl import SFTTrainer
 
 from lib.heartbeat import phase
-from lib.training.checkpoints import Checkpoints
-from lib.training.deepspeed_files import loaded_without_pickle
-from lib.training.peak_memory import peak_memory_bytes
+from lib.training.checkpoints.checkpoints import Checkpoints
+from lib.training.checkpoints.deepspeed_files import loaded_without_pickle
+from lib.training.checkpoints.session import SESSION, STATE, Session, read_session
+from lib.training.processes.signals import Interrupted, StopSignals
 from lib.training.random_state import untouched_random_state
-from lib.training.session import SESSION, STATE, Session, read_session
-from lib.training.signals import Interrupted, StopSignals
+from lib.training.sizing.peak_memory import peak_memory_bytes
 
 
 class ResumableTrainer(SFTTrainer):

@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.encoded import EncodedRow
 
 PROBE_TOKENS = 32
 # Of the change that the row before causes where nothing keeps it away.

@@ -11,8 +11,8 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lib.data.encoded import EncodedRow
-    from lib.data.packing import Pack
+    from lib.data.chat.encoded import EncodedRow
+    from lib.data.order.packing import Pack
 
 _PACKS_AT_ONCE = 1_024
 _TOKENS = ("input_ids", "labels")

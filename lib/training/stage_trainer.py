@@ -11,9 +11,9 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
-from lib.data.order import TrainingOrder
+from lib.data.order.order import TrainingOrder
 from lib.training.loss import LabelledLoss, TokenLosses
-from lib.training.numbers_guard import NumbersGuard
+from lib.training.numerics.numbers_guard import NumbersGuard
 from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
 from lib.training.resumable import ResumableTrainer

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from lib.heartbeat import HEART, phase
 from lib.settings import StageSettings
-from lib.training.checkpoints import Checkpoints
-from lib.training.peak_memory import peak_memory_bytes
+from lib.training.checkpoints.checkpoints import Checkpoints
 from lib.training.phase_times import rounded
+from lib.training.sizing.peak_memory import peak_memory_bytes
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-    from lib.data.encoded import EncodedRow
+    from lib.data.chat.encoded import EncodedRow
     from lib.data.prepare import PreparedData
     from lib.training.batches import BatchForm
-    from lib.training.processes import Processes
+    from lib.training.processes.process_group import Processes
     from lib.training.stage_trainer import Generation, StageTrainer
 
 
@@ -111,11 +111,11 @@ def build_trainer(
     nothing."""
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    from lib.training.bad_batches import BAD_BATCHES, BadBatches
     from lib.training.embedding_noise import EmbeddingNoise
     from lib.training.first_step import Beats, FirstStep
-    from lib.training.numbers import Numbers
-    from lib.training.numbers_guard import NumbersGuard
+    from lib.training.numerics.bad_batches import BAD_BATCHES, BadBatches
+    from lib.training.numerics.numbers import Numbers
+    from lib.training.numerics.numbers_guard import NumbersGuard
     from lib.training.progress import ProgressCallback
     from lib.training.row_tables import training_dataset, validation_dataset
     from lib.training.stage_trainer import StageTrainer

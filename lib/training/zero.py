@@ -7,7 +7,7 @@ from typing import Any
 
 from lib.files import read_json
 from lib.settings import Problems, TrainingSettings
-from lib.training.memory import GRADIENT_BUCKET
+from lib.training.sizing.memory import GRADIENT_BUCKET
 
 
 def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -> dict[str, Any]:

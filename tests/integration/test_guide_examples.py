@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.data.mixture import Mixture
+from lib.data.mixing.mixture import Mixture
 from lib.data.prepare import plan_rows
 from lib.lineage.curriculum import survey
 from lib.lineage.obstacles import obstacles

@@ -91,7 +91,7 @@ def kept_loss(curriculum: Curriculum, stage: int) -> float:
 
 def mean_loss(curriculum: Curriculum, model: Any, stage: int) -> float:
     """Per learned token of the stage's evaluation set, by `model` as it is."""
-    from lib.data.chat import ChatFormat
+    from lib.data.chat.chat_format import ChatFormat
     from lib.evaluation.evaluation_set import read_evaluation_set
 
     chat = ChatFormat.load(curriculum.stage_dir(stage))

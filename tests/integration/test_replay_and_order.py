@@ -9,9 +9,9 @@ import pytest
 from tiny_curriculum import Curriculum
 from train_command import TrainCommand
 
-from lib.data.chat import ChatFormat
-from lib.data.masks import EncodingRules
-from lib.data.rows import to_example
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.masks import EncodingRules
+from lib.data.reading.rows import to_example
 
 WATCHED = Path(__file__).with_name("watched_train.py")
 TWO_PROCESSES = ("--nproc", 2, "--set", "SFT_ZERO_STAGE=0")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_curriculum import STAGES, Curriculum
 from transformers import PreTrainedModel
 
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.evaluation.evaluation_set import read_evaluation_set
 from lib.evaluation.generation import token_loss
 

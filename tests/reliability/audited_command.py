@@ -18,7 +18,7 @@ LIMIT_SECONDS = 300
 ALLOWED_PROGRAMS = {
     "git": "the commit of this project for the record; MLflow looks for one too",
     "uname": "platform.processor, asked by torch",
-    "sh": "passes on what is to be said of a process that hangs (lib/training/last_resort.py)",
+    "sh": "passes on what is to be said of a process that hangs (lib/training/watchdog/last_resort.py)",
     "ldconfig": "ctypes.util.find_library, asked by libraries that look for CUDA",
 }
 # Devices and the kernel's own files: nothing is kept there.

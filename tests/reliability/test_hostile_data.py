@@ -11,10 +11,10 @@ from refusals import assert_helpful, in_time
 from tiny_curriculum import MIX, Curriculum, make_curriculum, texts
 from tiny_model import make_tokenizer
 
-from lib.data.chat import ChatFormat
-from lib.data.masks import EncodingRules
-from lib.data.rows import read_examples
-from lib.data.sources import Source, load_source
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.masks import EncodingRules
+from lib.data.reading.rows import read_examples
+from lib.data.reading.sources import Source, load_source
 from lib.settings import InputError, load_stage
 
 

@@ -7,7 +7,7 @@ from killed_runs import adapters, record
 from tiny_curriculum import Curriculum, make_curriculum, texts
 from tiny_model import make_model
 
-from lib.training.manifest import verified
+from lib.training.checkpoints.manifest import verified
 
 pytestmark = pytest.mark.slow
 KEYS = {

@@ -11,9 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from lib.audit.audit import audit_rows
 from lib.audit.findings_file import keep_findings
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import PreparedData, prepare_rows
-from lib.data.rows import to_example
+from lib.data.reading.rows import to_example
 from lib.evaluation.evaluation_set import EvaluationSet
 from lib.evaluation.heldout import NOTHING, Evaluation
 from lib.evaluation.stage_evaluation import Retained, StageEvaluation
@@ -25,7 +25,7 @@ from lib.lineage.stage_batch import with_batch
 from lib.model.adapter import Census
 from lib.model.base import StageBase
 from lib.settings import list_stages
-from lib.training.launch import World
+from lib.training.processes.launch import World
 from lib.training.trainer import FitResult
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

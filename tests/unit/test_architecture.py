@@ -70,12 +70,13 @@ def folder_of(module: str) -> str | None:
 def test_the_parser_sees_what_it_should(tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(
-        "import os\nfrom lib.data import chat\nif TYPE_CHECKING:\n    import torch\nelse:\n    import json\n"
+        "import os\nfrom lib.data import prepare\n"
+        "if TYPE_CHECKING:\n    import torch\nelse:\n    import json\n"
         "try:\n    import yaml\nexcept ImportError:\n    pass\n"
         "def f():\n    from peft import PeftModel\n"
         "class C:\n    import re\n"
     )
-    module_level = ["os", "lib.data.chat", "json", "yaml", "re"]
+    module_level = ["os", "lib.data.prepare", "json", "yaml", "re"]
     assert list(imports(path, inside_functions=False)) == module_level
     assert set(imports(path, inside_functions=True)) == {*module_level, "peft"}
 

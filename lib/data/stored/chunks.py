@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import pyarrow
 import pyarrow.parquet
 
-from lib.data.broken_rows import Row
-from lib.data.columnar_files import Limits, TooMuchError
-from lib.data.data_files import read_file
-from lib.data.split_parts import SplitPart
+from lib.data.reading.broken_rows import Row
+from lib.data.reading.columnar_files import Limits, TooMuchError
+from lib.data.reading.data_files import read_file
+from lib.data.reading.split_parts import SplitPart
 
 CHUNK_ROWS = 2_048
 _BOM = b"\xef\xbb\xbf"
@@ -133,7 +133,7 @@ class BatchedFile:
         self._read = batches
 
     def _batches(self) -> Iterator[pyarrow.RecordBatch]:
-        """Raises ValueError for a file that breaks a bound of lib.data.columnar_files."""
+        """Raises ValueError for a file that breaks a bound of lib.data.reading.columnar_files."""
         limits = Limits(self._path)
         try:
             limits.take_rows(self.rows)

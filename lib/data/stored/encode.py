@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow
 
 from lib.data.cache import DataCache
-from lib.data.chat import ChatFormat
-from lib.data.encoded import EncodedRow
-from lib.data.masks import EncodingRules
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.encoded import EncodedRow
+from lib.data.chat.masks import EncodingRules
 from lib.data.stored.encoded_shards import EncodedShard, StoredRow, encoded_batch
 from lib.data.stored.examples import ExampleStore, StoredExample, contents_of
 from lib.data.stored.folder import StoreFolder, disk_errors, prune, read_shard, write_shard

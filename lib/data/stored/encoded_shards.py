@@ -8,11 +8,11 @@ from typing import Any
 import numpy
 import pyarrow
 
-from lib.data.encoded import IGNORED, EncodedRow, Status
-from lib.data.labels import Label
-from lib.data.masks import EncodingRules, Mask, mask_of
+from lib.data.chat.encoded import IGNORED, EncodedRow, Status
+from lib.data.chat.masks import EncodingRules, Mask, mask_of
+from lib.data.chat.tokens import TokenRow
+from lib.data.reading.labels import Label
 from lib.data.stored.folder import read_shard
-from lib.data.tokens import TokenRow
 
 STATUSES: tuple[Status, ...] = ("ok", "truncated", "too_long", "nothing_supervised", "unrenderable")
 _INTEGERS = pyarrow.list_(pyarrow.int32())

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow
 
 from lib.data.cache import DataCache
-from lib.data.first_problems import FirstProblems
-from lib.data.labels import Label
-from lib.data.rows import Example, Message, RowError, to_example
-from lib.data.sources import NormalizedRows
-from lib.data.split_parts import SplitPart
+from lib.data.reading.first_problems import FirstProblems
+from lib.data.reading.labels import Label
+from lib.data.reading.rows import Example, Message, RowError, to_example
+from lib.data.reading.sources import NormalizedRows
+from lib.data.reading.split_parts import SplitPart
 from lib.data.stored.chunks import Chunk, chunks_of, open_chunked
 from lib.data.stored.folder import StoreFolder, disk_errors, read_shard, write_shard
 from lib.data.stored.keys import store_key

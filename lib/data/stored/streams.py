@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from lib.data.broken_rows import Row
 from lib.data.cache import DataCache
-from lib.data.hub import load_error
-from lib.data.split_parts import SplitPart
+from lib.data.reading.broken_rows import Row
+from lib.data.reading.hub import load_error
+from lib.data.reading.split_parts import SplitPart
 from lib.data.stored.chunks import CHUNK_ROWS, Chunk, RowsChunk
 from lib.data.stored.examples import ExampleStore, build_examples, open_examples
 from lib.data.stored.folder import StoreFolder, disk_errors
@@ -54,7 +54,7 @@ def _opened(name: str, part: SplitPart) -> Any:
 
     try:
         return datasets.load_dataset_builder(name)
-    except Exception as error:  # as in lib.data.hub: many types, one meaning
+    except Exception as error:  # as in lib.data.reading.hub: many types, one meaning
         raise load_error(name, part.name, error) from error
 
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy
 import pyarrow
 
-from lib.data.chat import ChatFormat
-from lib.data.rows import Example
-from lib.data.tokens import AnswerTokens, TokenRow
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.tokens import AnswerTokens, TokenRow
+from lib.data.reading.rows import Example
 
 _INTEGERS = pyarrow.list_(pyarrow.int32())
 _SCHEMA = pyarrow.schema(

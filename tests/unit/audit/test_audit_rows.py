@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.audit.audit import audit_rows
 from lib.audit.refusal import number_ranges
-from lib.data.cleaning import Cleaned
+from lib.data.mixing.cleaning import Cleaned
 from lib.data.prepare import plan_rows, prepare_rows
 from lib.settings import InputError, StageSettings
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.audit.audit import audit_rows
-from lib.data.cleaning import Cleaned
-from lib.data.mixture import held_out_keys
+from lib.data.mixing.cleaning import Cleaned
+from lib.data.mixing.mixture import held_out_keys
 from lib.settings import StageSettings
 
 LEAKS = "evaluation,near_evaluation"

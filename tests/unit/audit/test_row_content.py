@@ -7,7 +7,7 @@ import pytest
 from audited_rows import example
 
 from lib.audit.content import content_checks
-from lib.data.rows import to_example
+from lib.data.reading.rows import to_example
 
 MARKERS = ("Output:", "Result:")
 TOKENS = re.compile(r"<\|im_end\|>")

@@ -12,7 +12,7 @@ from lib.audit.shingles import (
     shingle_hashes,
     shingle_sets,
 )
-from lib.data.rows import to_example
+from lib.data.reading.rows import to_example
 
 TEXT = st.text(alphabet="ab あ漢😀\n", max_size=30)
 

@@ -12,7 +12,7 @@ from lib.commands import failing
 from lib.commands.failing import failures_explained
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
-from lib.training.launch import World
+from lib.training.processes.launch import World
 
 ALONE = World(1, 0)
 

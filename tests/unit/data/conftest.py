@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from lib.data.chat import ChatFormat
-from lib.data.masks import EncodingRules
-from lib.data.rows import Example, SourceRows, to_example
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.masks import EncodingRules
+from lib.data.reading.rows import Example, SourceRows, to_example
 
 TEXTS = [
     "You are an expert. Think step-by-step.\nConvert this CSV to JSON: name,age\nAda,36",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import load_examples, plan_rows, prepare_rows
 from lib.settings.errors import InputError
 from lib.settings.schema import StageSettings
@@ -201,7 +201,7 @@ def test_an_evaluation_set_is_loaded_like_any_other(data_file: Callable[..., str
 def test_a_plan_imports_nothing_heavy() -> None:
     import subprocess
 
-    code = "import sys, lib.data.prepare, lib.data.preview; print([m for m in sys.modules])"
+    code = "import sys, lib.data.prepare, lib.data.chat.preview; print([m for m in sys.modules])"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy"):
         assert f"'{name}'" not in modules

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.evaluation.answers import Question
 from lib.evaluation.decoding import Decoding, Sampling, answer_batch, end_tokens, generating
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lib.data.chat import ChatFormat
-from lib.data.rows import Example, to_example
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.reading.rows import Example, to_example
 from lib.evaluation.evaluation_set import EVALUATION_SET, as_question, evaluation_set, read_evaluation_set
 from lib.settings import InputError, StageSettings, load_stage
 

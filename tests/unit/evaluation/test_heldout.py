@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lib.data.chat import ChatFormat
-from lib.data.rows import Example, to_example
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.reading.rows import Example, to_example
 from lib.evaluation.evaluation_set import evaluation_set
 from lib.evaluation.heldout import NOTHING, Evaluation, Evaluator
 from lib.settings import StageSettings, load_stage

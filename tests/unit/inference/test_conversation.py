@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.data.chat import ChatFormat
-from lib.data.rows import Message
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.reading.rows import Message
 from lib.inference.conversation import Conversation
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.inference.input_rows import check_rows, read_input
 from lib.settings import InputError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lib.data.cleaning import Finding
+from lib.data.mixing.cleaning import Finding
 from lib.data.stage_mixture import SourceRecord
 from lib.lineage.audit_text import audit_json, audit_view
 

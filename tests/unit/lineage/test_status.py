@@ -11,7 +11,7 @@ from lib.lineage import file_hashes, fingerprint
 from lib.lineage.ancestry import WITHOUT_EFFECT
 from lib.settings import InputError
 from lib.settings.stage import KEYS
-from lib.training.manifest import seal
+from lib.training.checkpoints.manifest import seal
 
 
 def states(curriculum: Any, *chosen: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lib.preflight.trainability import Probed
-from lib.training.launch import World
+from lib.training.processes.launch import World
 
 SOUND = {
     "settings", "output folder", "packages", "earlier stages", "torch", "DeepSpeed", "memory", "disk",

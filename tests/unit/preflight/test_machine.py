@@ -20,8 +20,8 @@ from lib.preflight.store import tracking_server, tracking_store
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError
-from lib.training.devices import DeviceMemory
-from lib.training.launch import World
+from lib.training.processes.launch import World
+from lib.training.sizing.devices import DeviceMemory
 
 MakeSubject = Callable[..., Subject]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lib.data.preview import MaskedRow, TokenView
+from lib.data.chat.preview import MaskedRow, TokenView
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 

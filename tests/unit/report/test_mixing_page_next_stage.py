@@ -7,7 +7,7 @@ from scored_labels import label_line, scored_record
 from stage_records import retained
 
 from lib.report.next_stage import next_stage
-from tests.unit.data.test_mixing_page import Row, tables
+from tests.unit.data.mixing.test_mixing_page import Row, tables
 
 LABELS, FORGOTTEN = list(tables("label, score, draws")), list(tables("best"))
 

@@ -167,7 +167,7 @@ def test_the_file_loads_and_says_the_same(tmp_path: Path) -> None:
 def test_any_label_survives_the_file(first: str, second: str) -> None:
     from tempfile import TemporaryDirectory
 
-    from lib.data.labels import labels_of
+    from lib.data.reading.labels import labels_of
     from lib.evaluation.tally import nameable
 
     labels = {label.value for text in (first, second) for label in labels_of({"task": text})}

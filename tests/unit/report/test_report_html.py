@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stage_records import HOSTILE, masked_row, retained, sample, samples, stage_record
 
-from lib.data.preview import MaskedRow, TokenView
+from lib.data.chat.preview import MaskedRow, TokenView
 from lib.report.content import report_content
 from lib.report.page import page, write_report
 

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from lib.data.encoded import EncodedRow
-from lib.data.order import TrainingOrder
-from lib.data.packing import rows_alone
+from lib.data.chat.encoded import EncodedRow
+from lib.data.order.order import TrainingOrder
+from lib.data.order.packing import rows_alone
 from lib.model.adapter import attach_lora
 from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
 from lib.model.targets import find_targets
 from lib.settings import StageSettings, load_stage
 from lib.training.batches import choose_batch_form
-from lib.training.checkpoints import Checkpoints
-from lib.training.launch import World
-from lib.training.processes import Processes
-from lib.training.signals import Interrupted
+from lib.training.checkpoints.checkpoints import Checkpoints
+from lib.training.processes.launch import World
+from lib.training.processes.process_group import Processes
+from lib.training.processes.signals import Interrupted
 from lib.training.trainer import FitResult, fit
 
 LABELLED = (1, 9, 2, 1, 7, 3, 1, 8, 4, 2, 5, 1, 6)

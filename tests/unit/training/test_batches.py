@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from lib.data.encoded import EncodedRow
-from lib.data.packing import pack_rows, rows_alone
+from lib.data.chat.encoded import EncodedRow
+from lib.data.order.packing import pack_rows, rows_alone
 from lib.settings import InputError
 from lib.training.batches import BatchForm, choose_batch_form
 from lib.training.row_separation import mixing_of_rows

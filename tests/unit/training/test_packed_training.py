@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lib.data.encoded import EncodedRow
-from lib.data.order import TrainingOrder, grouped
-from lib.data.packing import Pack, pack_rows, rows_alone
+from lib.data.chat.encoded import EncodedRow
+from lib.data.order.order import TrainingOrder, grouped
+from lib.data.order.packing import Pack, pack_rows, rows_alone
 from lib.settings import StageSettings
 
 CAPACITY = 24
@@ -44,8 +44,8 @@ def trained(
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import BatchForm, choose_batch_form
-    from lib.training.launch import World
-    from lib.training.processes import Processes
+    from lib.training.processes.launch import World
+    from lib.training.processes.process_group import Processes
     from lib.training.trainer import fit
 
     def train(packs: Sequence[Pack], *, padding_free: bool = True, **keys: Any) -> tuple[Any, dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from lib.data.encoded import EncodedRow
+from lib.data.chat.encoded import EncodedRow
 from lib.preflight.trainability import judged
 from lib.training.probe import Probe, probe
 

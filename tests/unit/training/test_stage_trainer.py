@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from lib.data.encoded import EncodedRow
-from lib.data.order import TrainingOrder
-from lib.data.packing import rows_alone
+from lib.data.chat.encoded import EncodedRow
+from lib.data.order.order import TrainingOrder
+from lib.data.order.packing import rows_alone
 from lib.evaluation.generation import token_loss
 from lib.settings import StageSettings
 
@@ -48,8 +48,8 @@ def make_trainer(tiny_model: Callable[..., Path], stage: Callable[..., StageSett
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.launch import World
-    from lib.training.processes import Processes
+    from lib.training.processes.launch import World
+    from lib.training.processes.process_group import Processes
     from lib.training.trainer import build_trainer
 
     def make(size: int, accumulated: int, *callbacks: TrainerCallback) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lib.data.encoded import EncodedRow
-from lib.data.order import TrainingOrder
-from lib.data.packing import rows_alone
+from lib.data.chat.encoded import EncodedRow
+from lib.data.order.order import TrainingOrder
+from lib.data.order.packing import rows_alone
 from lib.settings import StageSettings
 from lib.training.trainer import FitResult, _final_eval
 
@@ -65,8 +65,8 @@ def test_a_short_run_learns_and_says_what_it_did(
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.launch import World
-    from lib.training.processes import Processes
+    from lib.training.processes.launch import World
+    from lib.training.processes.process_group import Processes
     from lib.training.trainer import fit
 
     folder = tiny_model("qwen3_moe")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from lib.data import sources
 from lib.data.cache import DataCache, default_root
-from lib.data.chat import ChatFormat
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import plan_rows, prepare_rows
+from lib.data.reading import sources
 from lib.data.stored import chunks, encode, examples
 from lib.data.stored.folder import WHOLE, StoreFolder, prune
 from lib.data.stored.workers import Task, run_tasks
@@ -146,8 +146,8 @@ KILLED = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from lib.data import sources
-from lib.data.chat import ChatFormat
+from lib.data.reading import sources
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import prepare_rows
 from lib.data.stored import chunks
 from lib.settings import load_stage

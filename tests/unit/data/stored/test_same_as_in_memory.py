@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from lib.data import sources
-from lib.data.chat import ChatFormat
-from lib.data.encoded import EncodedRow
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.encoded import EncodedRow
 from lib.data.prepare import PreparedData, plan_rows, prepare_heldout, prepare_rows
-from lib.data.rows import Example
+from lib.data.reading import sources
+from lib.data.reading.rows import Example
 from lib.data.stage_mixture import ReplayedStage
 from lib.data.stored import chunks
 from lib.data.stored.encoded_shards import StoredRow

@@ -1,0 +1,1 @@
+"""Data set ids into rows, and rows of any known format into conversations with labels."""

@@ -1,0 +1,112 @@
+"""Data sets of the Hugging Face Hub: loading through `datasets`, or reading what its cache already holds."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.data.reading.broken_rows import Row
+from lib.data.reading.data_files import fingerprint, read_file
+from lib.settings.errors import InputError
+
+_HUB_ID = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
+_PARTIAL_SPLIT = re.compile(r"[\[+]")
+
+
+def is_hub_id(name: str) -> bool:
+    return _HUB_ID.match(name) is not None
+
+
+def load_from_hub(name: str, split: str) -> tuple[list[Row], str]:
+    """Rows and fingerprint of a Hub data set, downloaded when it is not cached.
+
+    Raises InputError saying what failed (unknown, gated, no network, not cached, no such split) and the
+    remedies. With HF_HUB_OFFLINE or HF_DATASETS_OFFLINE set, `datasets` reads its cache and tries no network.
+    """
+    import datasets
+
+    try:
+        table = datasets.load_dataset(name, split=split)
+    # HTTP client, file system, builders and pyarrow raise types of their own; to the user each of them means
+    # that this data set could not be loaded, so each becomes one message.
+    except Exception as error:
+        raise load_error(name, split, error) from error
+    return table.to_list(), str(table._fingerprint)
+
+
+def read_cached(
+    name: str, split: str, environ: Mapping[str, str] = os.environ
+) -> tuple[list[Row], str] | None:
+    """Rows and fingerprint from the cache of `datasets`, without importing it; None when it is not there.
+
+    The newest copy is read. A part of a split ("train[:100]") is left to `datasets`.
+    """
+    if _PARTIAL_SPLIT.search(split):
+        return None
+    builds = {path.parent for path in _cache_folder(name, environ).glob(f"*/*/*/*-{split}*.arrow")}
+    if not builds:
+        return None
+    newest = max(builds, key=lambda build: (build.stat().st_mtime_ns, build.name))
+    pattern = re.compile(rf"-{re.escape(split)}(-\d+-of-\d+)?\.arrow$")
+    files = sorted(path for path in newest.glob("*.arrow") if pattern.search(path.name))
+    if not files:
+        return None
+    return [row for file in files for row in read_file(file)], fingerprint(files)
+
+
+def _cache_folder(name: str, environ: Mapping[str, str]) -> Path:
+    home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    root = Path(environ.get("HF_DATASETS_CACHE") or os.path.join(home, "datasets")).expanduser()
+    namespace, _, dataset = name.rpartition("/")
+    snake = _snake_case(dataset)
+    return root / (f"{namespace}___{snake}" if namespace else snake)
+
+
+def _snake_case(name: str) -> str:
+    """As `datasets` names its cache folders (datasets.naming.camelcase_to_snakecase)."""
+    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
+    return re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name).lower()
+
+
+def load_error(name: str, split: str, error: Exception) -> InputError:
+    chain = _error_chain(error)
+    text = " ".join(str(part).splitlines()[0] if str(part) else type(part).__name__ for part in chain[:1])
+    kinds = {type(part).__name__ for part in chain}
+    if "gated" in text.lower() or "GatedRepoError" in kinds:
+        expected = "a data set that this account may read: this one is gated"
+        remedy = f"accept its terms at https://huggingface.co/datasets/{name}, then `huggingface-cli login`"
+    elif is_offline() or "OfflineModeIsEnabled" in kinds:
+        expected = "a data set in the local cache: HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network"
+        remedy = "unset it and load the data set once, or give a local path instead"
+    elif "DatasetNotFoundError" in kinds:
+        expected = "a data set that exists on the Hub and is public, or yours"
+        remedy = (
+            "check the id for a typing error; `huggingface-cli login` for a private one; or give a local path"
+        )
+    elif "split" in text.lower():
+        expected = f"a split that the data set has ({text})"
+        remedy = 'set "split" in SFT_DATASET_MIX to one of them'
+    elif isinstance(error, ConnectionError | TimeoutError) or "ConnectError" in kinds:
+        expected = "a reachable Hugging Face Hub, or the data set in the local cache"
+        remedy = "check the network; give a local path; or cache it first and set HF_HUB_OFFLINE=1"
+    else:
+        expected = f"a data set that `datasets` can load ({type(error).__name__})"
+        remedy = "download it and give a local path (.jsonl, .json, .parquet, .csv or a folder)"
+    return InputError.of(
+        where=name, key="data set", value=f"split {split}: {text}", expected=expected, remedy=remedy
+    )
+
+
+def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
+    on = {"1", "true", "yes", "on"}
+    return any(environ.get(key, "").lower() in on for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+
+
+def _error_chain(error: BaseException) -> list[Any]:
+    chain: list[Any] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain

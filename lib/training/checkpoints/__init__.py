@@ -1,0 +1,1 @@
+"""The checkpoints of a stage: whole or not there, verified before use."""

@@ -1,0 +1,1 @@
+"""Losses, gradients and norms that have gone wrong, and what is done about them."""

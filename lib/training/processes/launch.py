@@ -1,0 +1,154 @@
+"""How many processes train, and starting them. Free of torch until workers are started."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lib.settings import InputError, TrainingSettings
+from lib.training.processes.extension_lock import release_orphaned_locks
+from lib.training.processes.worker_words import OURS, last_words
+from lib.training.sizing.devices import count_gpus
+
+# Numbers of malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
+MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -4: 0}
+STOP_SECONDS = 600
+"""How long workers may take to end their step and save; then they are killed."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: how many, on what, and whether DeepSpeed shards over them."""
+
+    processes: int
+    gpus: int
+
+    @property
+    def distributed(self) -> bool:
+        """More than one process or a GPU: there is a launcher, and something to shard over. One CPU process
+        runs without either."""
+        return self.processes > 1 or self.gpus > 0
+
+    def shards(self, training: TrainingSettings) -> bool:
+        """Whether DeepSpeed runs the stage; else it is plain data parallel, or one process alone."""
+        return self.distributed and (training.zero_stage == "2" or training.deepspeed_config is not None)
+
+    def line(self, training: TrainingSettings) -> str:
+        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "CPU"
+        alone = "plain data parallel" if self.processes > 1 else "no sharding needed"
+        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}, " + (
+            "DeepSpeed ZeRO-2" if self.shards(training) else alone
+        )
+
+
+def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> World:
+    """World from `--nproc`, a launcher's WORLD_SIZE, or one process per visible GPU.
+
+    Raises InputError when `--nproc` is below 1 or above the number of GPUs there are.
+    """
+    gpus = count_gpus(environ)
+    if "WORLD_SIZE" in environ:
+        return World(int(environ["WORLD_SIZE"]), gpus)
+    if nproc is not None and (nproc < 1 or (gpus and nproc > gpus)):
+        raise InputError.of(
+            where="command line",
+            key="--nproc",
+            value=str(nproc),
+            expected=f"a number from 1 to {gpus} (one process per GPU)" if gpus else "a number of at least 1",
+            remedy="lower --nproc, or leave it out",
+        )
+    return World(nproc or max(gpus, 1), gpus)
+
+
+def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
+    """True in a process that a launcher (ours, torchrun, DeepSpeed's) has started."""
+    return "LOCAL_RANK" in environ
+
+
+def prepare_environment(world: World) -> None:
+    """Environment that DeepSpeed and torch read at import; what the user has set is kept."""
+    # Its import, by way of PEFT, recommends a package that fetches kernels from the Hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if not world.gpus:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # OpenMP threads that spin at barriers collapse as soon as anything else uses a core.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        keep_freed_memory()
+    # DeepSpeed compiles its shared-memory operator with ninja, which lies beside the interpreter.
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of handing it back to the system.
+
+    Every step allocates the same large buffers; fresh pages each time were a third of a run's CPU time
+    (docs/log.md). Elsewhere than on glibc this does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    for parameter, value in MALLOC_OPTIONS.items():
+        mallopt(parameter, value)
+
+
+def run_workers(world: World, command: Sequence[str], *, sharded: bool = True) -> int:
+    """Run `command` (a script and its arguments) once per process under torch's elastic launcher.
+
+    Returns the exit code of the first rank that failed, after saying what that one said, and 0 when all
+    succeeded. No restarts: a failed stage is to be looked at, not repeated.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if sharded:
+        _require_compiler(world)
+        for notice in release_orphaned_locks():
+            print(notice, file=sys.stderr, flush=True)
+    # More threads than cores make every small product wait for a barrier.
+    threads = max(1, (os.cpu_count() or 1) // world.processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ[OURS] = "1"
+    # It logs in its own words how a worker ended, which is said in ours.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=world.processes,
+        run_id="curriculum",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn",
+        shutdown_timeout=STOP_SECONDS,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", *command)
+    except ChildFailedError as error:
+        words, code = last_words(error.failures)
+        if words:
+            print(words, file=sys.stderr, flush=True)
+        return code
+    except SignalException as signal:
+        return 128 + int(signal.sigval)
+    return 0
+
+
+def _require_compiler(world: World) -> None:
+    if not world.gpus and shutil.which("c++") is None and shutil.which("g++") is None:
+        raise InputError.of(
+            where="this machine",
+            key="--nproc",
+            value=str(world.processes),
+            expected="a C++ compiler: DeepSpeed builds its CPU communication operator at first use",
+            remedy="install g++ (Debian: apt-get install g++), set SFT_ZERO_STAGE=0, or run with --nproc 1",
+        )

@@ -1,0 +1,1 @@
+"""Looks whether a run still moves, and says what keeps it when it does not."""

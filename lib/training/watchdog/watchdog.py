@@ -1,0 +1,165 @@
+"""Looks from a thread of its own whether this process still moves, and says what keeps it when it does not.
+
+No collective is used, since one may be what hangs: rank 0 asks by a file in the stage's folder, and the
+watchdog of every other rank answers with a file. A process that holds Python's own lock inside of C code
+stops its threads too; then the last resort (last_resort.py) speaks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from lib.heartbeat import HEART, beat
+from lib.settings import StageSettings
+from lib.training.durations import readable_duration
+from lib.training.phase_times import SETTING_UP, say_phase
+from lib.training.processes.launch import World
+from lib.training.processes.worker_words import say_last
+from lib.training.watchdog.evidence import collect
+from lib.training.watchdog.last_resort import LastResort
+from lib.training.watchdog.stall_files import StallFiles
+from lib.training.watchdog.stall_verdict import Report, judge, verdict
+
+LOOKS_PER_LIMIT = 20
+LONGEST_TICK = 2.0
+"""Seconds between two looks."""
+ANSWER_SECONDS = 5.0
+"""What other ranks get to answer, at least; looking takes half a second."""
+TURN = 0.5
+"""Of the limit: so much later each rank after the first speaks, when those before it have not."""
+LONG_PHASE = 10.0
+"""Seconds after which a phase is named while it lasts: whoever watches sees where it is."""
+
+
+@contextmanager
+def watching(settings: StageSettings, world: World) -> Iterator[None]:
+    """The phases of the block announce themselves; SFT_STALL_SECONDS without a beat are said, with the stacks
+    of all ranks in `stalls.txt` of the stage's folder."""
+    rank = int(os.environ.get("RANK", "0"))
+    HEART.begin(say_phase if rank == 0 else lambda *_: None)
+    if not settings.training.stall_seconds:
+        yield
+        return
+    watchdog = Watchdog(settings, rank, world.processes)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.end()
+
+
+class Watchdog(threading.Thread):
+    """Of one rank. Rank 0 asks and speaks; where it cannot, the next one does."""
+
+    def __init__(self, settings: StageSettings, rank: int, processes: int) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self.limit = settings.training.stall_seconds
+        self.stops = settings.training.on_stall == "stop"
+        self.rank, self.processes = rank, processes
+        self.files = StallFiles(settings.stage_dir)
+        self.tick = min(LONGEST_TICK, self.limit / LOOKS_PER_LIMIT)
+        self._last_resort = LastResort(self.limit, rank, self.files.stacks, stops=self.stops)
+        self._over = threading.Event()
+        self._first_due = self._due = self.limit * (1 + TURN * rank)
+        self._said_at = -1
+        """The beat after which nothing moved, as was said; -1: nothing was."""
+        self._named = 0.0
+
+    def run(self) -> None:
+        if self.rank == 0:
+            self.files.clear()
+        else:
+            self.files.pass_over()
+        looked, modules = time.monotonic(), len(sys.modules)
+        while not self._over.wait(self.tick):
+            self._last_resort.put_off()
+            suspended = time.monotonic() - looked > self.limit / 2  # or held, and now it moves
+            if suspended or len(sys.modules) != modules:  # libraries that are being imported
+                beat()
+            if request := self.files.asked():
+                self._answer(request)
+            else:
+                self._name_long_phase()
+                self._look()
+            looked, modules = time.monotonic(), len(sys.modules)
+
+    def end(self) -> None:
+        self._over.set()
+        self._last_resort.end()
+        self.join(ANSWER_SECONDS)
+
+    def _look(self) -> None:
+        if self._said_at not in (-1, HEART.beats):
+            print("  it moves again", file=sys.stderr, flush=True)
+            self._said_at, self._due = -1, self._first_due
+        silent = time.monotonic() - HEART.moved
+        if silent >= self._due:
+            reports = self._ask()
+            if reports[self.rank].beats != HEART.beats:  # it moved meanwhile
+                self._due = self._first_due
+            elif any(report.silent < self.limit for report in reports.values()):  # a rank is at work
+                self._due = silent + self.limit / 4
+            else:
+                self._said_at, self._due = HEART.beats, 2 * silent
+                self._tell(silent, reports)
+
+    def _ask(self) -> dict[int, Report]:
+        """Reports of all ranks that answer."""
+        request = self.files.ask() if self.processes > 1 else 0
+        own = {self.rank: self._report()}
+        if not request:
+            return own
+        others = set(range(self.processes)) - {self.rank}
+        patience = ANSWER_SECONDS + 2 * self.tick
+        return own | self.files.answers(request, others, patience, self._last_resort.put_off)
+
+    def _tell(self, silent: float, reports: Mapping[int, Report]) -> None:
+        """First what is known, then the file: its disk may be what hangs."""
+        level, ends = ("ERROR", "stops") if self.stops else ("WARNING", "goes on")
+        text = "\n".join(
+            [
+                f"[{level}] nothing has moved for {readable_duration(silent)} in: {reports[self.rank].where}",
+                *(f"    {line}" for line in verdict(reports, self.processes)),
+                f"    stacks: {self.files.stacks}; the run {ends} (SFT_STALL_SECONDS, SFT_ON_STALL)",
+            ]
+        )
+        if self.stops:
+            say_last(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+        self.files.keep(text, reports.values())
+        if self.stops:
+            if self.processes > 1:
+                self.files.stop()
+            os._exit(1)  # the main thread cannot be reached: it hangs
+
+    def _answer(self, request: int) -> None:
+        if self.files.stopped():
+            say_last("ended, since nothing moved", follows=True)
+            os._exit(1)
+        self.files.answer(request, self._report())
+        self._due = max(self._due, time.monotonic() - HEART.moved + self.limit)  # it was another's turn
+
+    def _report(self) -> Report:
+        where, beats, silent = HEART.where, HEART.beats, time.monotonic() - HEART.moved
+        evidence = collect()
+        seen = judge(evidence, processes=self.processes)
+        place = f"process {os.getpid()} on {socket.gethostname()}"
+        return Report(self.rank, where, beats, silent, seen, evidence.stacks, place)
+
+    def _name_long_phase(self) -> None:
+        entered, name = HEART.entered, HEART.phase
+        if (
+            self.rank == 0
+            and name in SETTING_UP
+            and entered != self._named
+            and time.monotonic() - entered >= LONG_PHASE
+        ):
+            self._named = entered
+            print(f"  {name} …", flush=True)

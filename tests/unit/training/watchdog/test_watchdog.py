@@ -1,0 +1,168 @@
+"""The watchdog over this process, with a limit of a fraction of a second."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.heartbeat import HEART, beat, phase
+from lib.settings import StageSettings
+from lib.training.phase_times import say_phase, times_line
+from lib.training.processes.launch import World
+from lib.training.watchdog.stall_files import TALK, StallFiles
+from lib.training.watchdog.stall_verdict import Report, Seen
+from lib.training.watchdog.watchdog import watching
+
+ROOT = Path(__file__).parents[4]
+LIMIT = 0.4
+ALONE = World(1, 0)
+
+
+@pytest.fixture
+def settings(stage: Callable[..., StageSettings]) -> StageSettings:
+    return stage(SFT_STALL_SECONDS=LIMIT)
+
+
+def test_a_stall_is_said_with_its_stacks_and_then_that_it_moves(settings: StageSettings, capfd: Any) -> None:
+    with watching(settings, ALONE), phase("load"):
+        time.sleep(LIMIT + 1.2)
+        beat()
+        time.sleep(0.1)
+    said = capfd.readouterr().err.splitlines()
+    stalls = settings.stage_dir / "stalls.txt"
+    assert said[0] == "[WARNING] nothing has moved for 0 s in: load"
+    assert said[1].startswith("    blocked, not computing (0.")
+    assert said[2] == f"    stacks: {stalls}; the run goes on (SFT_STALL_SECONDS, SFT_ON_STALL)"
+    assert said[-1] == "  it moves again"
+    kept = stalls.read_text()
+    assert "-- rank 0, process " in kept
+    assert "in test_a_stall_is_said_with_its_stacks_and_then_that_it_moves" in kept
+    assert not (settings.stage_dir / TALK).exists()
+
+
+def test_work_that_moves_is_left_alone(settings: StageSettings, capfd: Any) -> None:
+    before = threading.active_count()
+    with watching(settings, ALONE), phase("training"):
+        for step in range(7):
+            time.sleep(0.1)
+            beat(f"step {step}")
+    assert capfd.readouterr() == ("", "")
+    assert not settings.stage_dir.exists()
+    assert threading.active_count() == before
+
+
+def test_0_is_off(stage: Callable[..., StageSettings], capfd: Any) -> None:
+    before = threading.active_count()
+    with watching(stage(SFT_STALL_SECONDS=0), ALONE):
+        assert threading.active_count() == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_fails_in_the_block_goes_on(settings: StageSettings) -> None:
+    with pytest.raises(ZeroDivisionError), watching(settings, ALONE):
+        raise ZeroDivisionError
+    assert "watchdog" not in {thread.name for thread in threading.enumerate()}
+
+
+HELD = """
+import ctypes, sys
+sys.path.insert(0, {root!r})
+from lib.heartbeat import phase
+from lib.settings import load_stage
+from lib.training.processes.launch import World
+from lib.training.watchdog.watchdog import watching
+from pathlib import Path
+keys = ["SFT_STALL_SECONDS=0.4", "SFT_ON_STALL={action}"]
+settings = load_stage(Path({stages!r}), 1, overrides=keys, environ={{}})
+with watching(settings, World(1, 0)), phase("first forward"):
+    ctypes.PyDLL(None).usleep({microseconds})
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(("action", "code", "out"), [("continue", 0, "went on\n"), ("stop", 1, "")])
+def test_c_code_that_keeps_pythons_lock(
+    settings: StageSettings, action: str, code: int, out: str, tmp_path: Path
+) -> None:
+    """No Python runs in that process while it hangs; and where it is to stop, it does so in time."""
+    microseconds = 2_200_000 if action == "continue" else 100_000_000
+    script = HELD.format(root=str(ROOT), stages=str(tmp_path), action=action, microseconds=microseconds)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    level = "WARNING" if action == "continue" else "ERROR"
+    assert done.stderr.startswith(
+        f"[{level}] nothing has moved in rank 0 for 1.9 s, not even its watchdog: held "
+    )
+    assert (done.returncode, done.stdout) == (code, out)
+    assert 'File "<string>", line 12 in <module>' in (settings.stage_dir / "stalls.txt").read_text()
+
+
+def test_a_stall_can_end_the_run(settings: StageSettings, tmp_path: Path) -> None:
+    script = HELD.format(root=str(ROOT), stages=str(tmp_path), action="stop", microseconds=1)
+    script = script.replace('    print("went on")', "    import time; time.sleep(100)")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "[ERROR] nothing has moved for 0 s in: first forward\n    blocked, not comp"
+    )
+    assert "; the run stops (SFT_STALL_SECONDS, SFT_ON_STALL)" in done.stderr
+
+
+def test_ranks_ask_and_answer_by_files(tmp_path: Path) -> None:
+    speaker, other = StallFiles(tmp_path), StallFiles(tmp_path)
+    seen = Seen("data", "waiting for data")
+    assert other.asked() == 0
+    request = speaker.ask()
+    assert other.asked() == request
+    assert speaker.asked() == 0, "it does not answer itself"
+    other.answer(request, Report(1, "load", 3, 2.5, seen, "stack", "here"))
+    assert other.asked() == 0
+    found = speaker.answers(request, {1, 2}, 0.3, lambda: None)
+    assert found == {1: Report(1, "load", 3, 2.5, seen, "stack", "here")}, "rank 2 gave none"
+    assert not (tmp_path / TALK).exists()
+
+
+def test_what_an_ended_run_had_asked_ends_no_other(tmp_path: Path) -> None:
+    StallFiles(tmp_path).stop()
+    late = StallFiles(tmp_path)
+    late.pass_over()
+    assert late.asked() == 0
+    StallFiles(tmp_path).stop()
+    assert late.asked() > 0
+    assert late.stopped()
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    files = StallFiles(tmp_path / "file" / "stage")
+    assert files.ask() == 0
+    files.keep("text", [])
+
+
+def test_times_are_said_in_the_order_of_a_run(capsys: Any) -> None:
+    seconds = {"attach": 0.1, "first forward": 0.25, "load": 61.4, "training": 9.0, "first backward": 0.5}
+    assert times_line(seconds) == "  phases: load 61 s, attach 0.10 s; first forward 0.25 s, backward 0.50 s"
+    for name, took in {**seconds, "merge": 12.0}.items():
+        say_phase(name, took)
+    assert capsys.readouterr().out == "  load: 61 s\n  merge: 12 s\n"
+
+
+def test_a_long_phase_is_named_while_it_lasts(
+    settings: StageSettings, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.training.watchdog.watchdog.LONG_PHASE", 0.1)
+    with watching(settings, ALONE):
+        with phase("load"):
+            for _ in range(3):
+                time.sleep(0.1)
+                beat()
+        assert HEART.seconds["load"] >= 0.3
+    assert capfd.readouterr() == ("  load …\n", "")
