@@ -14,16 +14,19 @@ from lib.data.chat.chat_format import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
-from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
+from lib.lineage.curriculum import SurveyedStage, survey, with_base
 from lib.lineage.finished import finished_record
 from lib.lineage.gate import earlier_stages
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.resumption import run_fingerprint
+from lib.lineage.shared_stages import is_shared, survey_together
 from lib.lineage.stage_batch import with_batch
 from lib.settings import list_stages
+from lib.training.machines.joined import Alone
 from lib.training.processes.launch import World, is_worker, prepare_environment, run_workers
 
 
-def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
+def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World, machines: Alone) -> int:
     """Evaluate the chosen stages in turn. Raises InputError for one that is not complete."""
     prepare_environment(world)
     for number in chosen:
@@ -32,17 +35,21 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
             if code:
                 return code
         elif number == 0:
-            evaluate_base(options.stages_dir, world)
+            evaluate_base(options.stages_dir, world, machines)
         else:
-            stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
-            stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
+            stage = survey_together(
+                machines, options.stages_dir, number, chosen=[number], overrides=options.set
+            )
+            with machines.leaders_first("base"):
+                stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
             stage = with_batch(stage, world)
-            with failures_explained(stage, world):
-                evaluate_finished(stage, world)
+            machines.agree("run", run_fingerprint(stage))
+            with failures_explained(stage, world), machines.heeded():
+                evaluate_finished(stage, world, machines)
     return 0
 
 
-def evaluate_finished(stage: SurveyedStage, world: World) -> None:
+def evaluate_finished(stage: SurveyedStage, world: World, machines: Alone) -> None:
     """Score a complete stage again, on its own set and on earlier ones, and renew what is kept of it."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import NOTHING, Evaluator
@@ -61,9 +68,9 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     chat = chat_of(tokenizer, settings.data.chat_template)
     mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
     own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
-    processes = Processes(settings, world, compute.dtype, evaluates=False)
+    processes = Processes(settings, world, compute.dtype, evaluates=False, machines=machines)
     processes.say(stage.headline, world.line(settings.training), compute.line(), *notices)
-    with processes.main_first("merging the earlier stages"):
+    with machines.keepers_first("merge"):
         base = obtain_stage_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir,
             key=stage.chain.key, mode=record.merge_mode,
@@ -81,9 +88,10 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
     processes.on_main(write_stage_report, stage, record, scores, mixture, chat)
     processes.on_main(finish_stage, settings.stage_dir, record)
+    machines.mirror(settings.stage_dir, is_shared)
 
 
-def evaluate_base(stages_dir: Path, world: World) -> None:
+def evaluate_base(stages_dir: Path, world: World, machines: Alone) -> None:
     """Score the untouched base on the evaluation set of every stage: where the curriculum began."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import Evaluator
@@ -99,7 +107,7 @@ def evaluate_base(stages_dir: Path, world: World) -> None:
     first = under_all.settings
     compute = choose_compute(first.model)
     tokenizer = load_tokenizer(first.model)
-    processes = Processes(first, world, compute.dtype, evaluates=False)
+    processes = Processes(first, world, compute.dtype, evaluates=False, machines=machines)
     headline = f"\nstage 0  the untouched base {first.model.base_model}"
     processes.say(headline, world.line(first.training), compute.line())
     base = obtain_base(first.model, [], first.merged_base_dir, key="")

@@ -19,7 +19,7 @@ from lib.model.base_files import base_folder
 from lib.settings import InputError, RunError
 from lib.settings.errors import without_password
 from lib.training.processes.launch import World
-from lib.training.processes.worker_words import is_heard, say_last
+from lib.training.processes.worker_words import Told, is_heard, say_last
 from lib.training.sizing.devices import device_memory
 from lib.training.sizing.savings import savings_lines
 
@@ -45,24 +45,23 @@ def failures_explained(stage: SurveyedStage, world: World) -> Iterator[None]:
         explanation = explain(error)
         if explanation is None and not is_heard():
             raise
-        if explanation is None:
-            say_last(trace)
-        else:
-            _tell(stage, world, explanation, error, trace, log)
-        raise SystemExit(1) from None
+        text = _told(stage, world, explanation, error, trace, log) if explanation else trace
+        follows = explanation is not None and explanation.failure.follows
+        say_last(text, follows=follows)
+        raise Told(text, follows=follows) from None
     log.unlink(missing_ok=True)
 
 
-def _tell(
+def _told(
     stage: SurveyedStage, world: World, found: Explanation, error: Exception, trace: str, log: Path
-) -> None:
+) -> str:
     advice: Sequence[str] = ()
     if found.failure.about_memory:
         traceback.clear_frames(error.__traceback__)  # what they hold is what is short
         gc.collect()
         advice = memory_advice(stage, world)
     lines = found.lines(f"stage {stage.settings.stage} failed", advice)
-    say_last("\n".join([*lines, *_kept(log, trace)]), follows=found.failure.follows)
+    return "\n".join([*lines, *_kept(log, trace)])
 
 
 def memory_advice(stage: SurveyedStage, world: World) -> list[str]:

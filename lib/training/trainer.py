@@ -136,6 +136,7 @@ def build_trainer(
         checkpoints=checkpoints or Checkpoints(settings.stage_dir, {}),
         limit=settings.training.save_total_limit,
         signals=processes.signals,
+        machines=processes.machines,
         processing_class=tokenizer,
         callbacks=[*noise, *callbacks, *stopping, FirstStep(model), Beats()],
     )

@@ -3,20 +3,19 @@
 They last as long as the processes that hold them: nothing is left behind, whatever ends the tests.
 """
 
-import os
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from train_command import clean_environment
 
 NAMES = ("node0", "node1")
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
+# Compiled operators are the same on both; compiling them takes minutes.
+EXTENSIONS = Path.home() / ".cache/torch_extensions"
 UNSHARE = ["unshare", "--net", "--uts", "--mount", "--propagation", "private"]
 
 
@@ -24,7 +23,9 @@ def why_not() -> str:
     """Why there can be no machines here; empty where there can."""
     if missing := [tool for tool in ("unshare", "nsenter", "ip", "mount") if shutil.which(tool) is None]:
         return f"no {missing[0]} on this machine"
-    tried = subprocess.run([*UNSHARE, "ip", "link", "show", "lo"], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        [*UNSHARE, "ip", "link", "show", "lo"], capture_output=True, text=True, check=False
+    )
     return f"no namespaces allowed: {tried.stderr.strip()}" if tried.returncode else ""
 
 
@@ -58,7 +59,12 @@ class Machine:
         there = ["env", "-C", cwd, *command]
         return subprocess.Popen(
             self.line(there),
-            env={**clean_environment(), "HOME": str(self.home), "OMP_NUM_THREADS": "1", **environ},
+            env={
+                **clean_environment(),
+                "HOME": str(self.home),
+                "OMP_NUM_THREADS": "1",
+                **environ,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -68,7 +74,7 @@ class Machine:
 
 @contextmanager
 def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
-    """A pair that reaches each other by name, with a home folder each under `folder`, and this host's files."""
+    """A pair that reach each other by name, each with a home under `folder`, and all of this host's files."""
     holders = [_holder(name) for name in NAMES]
     try:
         pair = [_machine(number, process.pid, folder) for number, process in enumerate(holders)]
@@ -96,11 +102,14 @@ def _holder(name: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [*UNSHARE, "sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     return process
 
 
 def _machine(number: int, holder: int, folder: Path) -> Machine:
     home = folder / f"home-{NAMES[number]}"
-    home.mkdir(parents=True, exist_ok=True)
+    EXTENSIONS.mkdir(parents=True, exist_ok=True)
+    (home / ".cache").mkdir(parents=True, exist_ok=True)
+    (home / ".cache/torch_extensions").symlink_to(EXTENSIONS)
     return Machine(number, holder, home)

@@ -81,7 +81,9 @@ def prepare_environment(world: World) -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         keep_freed_memory()
     # DeepSpeed compiles its shared-memory operator with ninja, which lies beside the interpreter.
-    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    path, beside = os.environ.get("PATH", ""), os.path.dirname(sys.executable)
+    if path.partition(os.pathsep)[0] != beside:
+        os.environ["PATH"] = beside + os.pathsep + path
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

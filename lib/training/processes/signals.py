@@ -79,9 +79,12 @@ class StopSignals:
 
 def say_end(interrupt: KeyboardInterrupt) -> None:
     """Tell the person who ended the command."""
-    said = interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
-    if said:
+    if said := said_of(interrupt):
         print(said, file=sys.stderr, flush=True)
+
+
+def said_of(interrupt: KeyboardInterrupt) -> str:
+    return interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
 
 
 def code_of(interrupt: KeyboardInterrupt) -> int:

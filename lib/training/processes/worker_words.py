@@ -25,6 +25,17 @@ OURS = "LORA_CURRICULUM_LAUNCHER"
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 
+class Told(SystemExit):
+    """Ends the command with 1; what there is to say of it was said. `follows` as in `say_last`."""
+
+    def __init__(self, text: str, *, follows: bool = False) -> None:
+        super().__init__(1)
+        self.text, self.follows = text, follows
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def say_last(text: str, *, follows: bool = False, environ: Mapping[str, str] = os.environ) -> None:
     """What ends the command, on stderr; in a worker of ours left for the launching command instead.
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lib.machines.place import Place
+from lib.training.machines.place import Place
 
 SILENT_SECONDS = 20
 """After which a machine that does not answer is taken for gone."""
@@ -91,8 +91,8 @@ class Lifeline(threading.Thread):
 
     # ---- Connecting
 
-    def listen(self, address: str, token: str) -> tuple[str, int]:
-        """In rank 0: where the others can reach it."""
+    def listen(self, address: str, token: str) -> int:
+        """In rank 0: the port at which the others can reach it. Raises OSError where `address` is not its."""
         family, _, _, _, bound = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.bind(bound)
@@ -100,10 +100,10 @@ class Lifeline(threading.Thread):
         self._token = token
         self._selector.register(listener, selectors.EVENT_READ, None)
         self._listener = listener
-        return address, listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
     def connect(self, address: str, port: int, token: str, host: str) -> None:
-        """In the others."""
+        """In the others. Raises OSError when rank 0 is not reached."""
         connection = socket.create_connection((address, port), timeout=GREETING_SECONDS)
         connection.settimeout(None)
         peer = Peer(connection, Place(0, self.place.processes, 0, host))
@@ -129,17 +129,18 @@ class Lifeline(threading.Thread):
                 self._spread(self._waiting[1])
 
     def _read(self, peer: Peer) -> None:
+        received, error = b"", ""
         try:
             received = peer.connection.recv(LONGEST_LINE)
-        except OSError as error:
-            return self._lost(peer, error.strerror or str(error))
-        if not received:
-            return self._lost(peer, "")
+        except OSError as lost:
+            error = lost.strerror or str(lost)
         *lines, peer.unread = (peer.unread + received).split(b"\n")
-        if len(peer.unread) > LONGEST_LINE:
-            return self._drop(peer)
         for line in lines:
             self._hear(peer, line)
+        if not received:
+            self._lost(peer, error)
+        elif len(peer.unread) > LONGEST_LINE:
+            self._drop(peer)
 
     def _hear(self, peer: Peer, line: bytes) -> None:
         try:

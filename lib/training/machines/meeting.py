@@ -11,17 +11,14 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.failures.explain import explain
-from lib.machines.place import Place
 from lib.settings.errors import Problem, RunError
 from lib.training.durations import readable_duration
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
+from lib.training.machines.place import Place
 
 PAUSE = 0.05
 JOIN = "LORA_CURRICULUM_JOIN_SECONDS"
@@ -32,28 +29,33 @@ JOIN_SECONDS = 600.0
 class Meeting:
     """What the processes say to each other. All make the same calls in the same order."""
 
-    def __init__(self, store: Store, place: Place) -> None:
+    def __init__(self, store: Any, place: Place) -> None:
+        """`store` is a torch.distributed.Store (its stubs know neither bytes nor all its methods)."""
         self.store, self.place = store, place
         self._calls: Counter[str] = Counter()
+        self.look_up: Callable[[], None] = lambda: None
+        """Called while it waits; raises where waiting has no sense any more."""
 
     def all(self, about: str, value: Any) -> list[Any]:
         """The values of all processes, in the order of ranks."""
-        call = self._call(about)
+        call = self.call(about)
         self._say(call, value)
         return [self._hear(call, rank) for rank in range(self.place.processes)]
 
     def first(self, about: str, value: Any) -> Any:
         """That of rank 0."""
-        call = self._call(about)
+        call = self.call(about)
         if self.place.rank == 0:
             self._say(call, value)
         return self._hear(call, 0)
 
     def wait_for(self, key: str) -> None:
         while not self.store.check([key]):
+            self.look_up()
             time.sleep(PAUSE)
 
-    def _call(self, about: str) -> str:
+    def call(self, about: str) -> str:
+        """A name that nobody has used: the same for all processes, who count alike."""
         self._calls[about] += 1
         return f"{about}/{self._calls[about]}"
 
@@ -86,9 +88,9 @@ def open_meeting(place: Place, environ: Mapping[str, str] = os.environ) -> Meeti
     return Meeting(store, place)
 
 
-def _store(place: Place, address: str, port: int, seconds: float, environ: Mapping[str, str]) -> Store:
+def _store(place: Place, address: str, port: int, seconds: float, environ: Mapping[str, str]) -> Any:
     """A client of the agent's store; without an agent rank 0 serves it, for torch's process group too."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     by_agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(
