@@ -17,6 +17,7 @@ from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.record import StageRecord
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.resumption import Progress
+from lib.lineage.shared_stages import is_shared
 from lib.lineage.trained import keep_trained
 from lib.training.machines.joined import Alone
 from lib.training.processes.launch import World
@@ -135,6 +136,7 @@ def train_adapter(
     round_adapter(model, settings.lora)
     processes.on_main(save_adapter, model, rows.tokenizer, settings, base)
     processes.on_main(keep_trained, settings.stage_dir, progress.checkpoints.fingerprint, fitted)
+    processes.machines.mirror(settings.stage_dir, is_shared)
     return fitted
 
 

@@ -7,13 +7,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from lib.lineage.curriculum import SurveyedStage, survey_one
-from lib.lineage.record import RUNNING
+from lib.lineage.record import RUNNING, TRACKING
 from lib.settings import StageSettings, list_stages
 from lib.training.machines.agreement import OF_A_MACHINE, software
 from lib.training.machines.joined import Alone
 from lib.training.watchdog.stall_files import STALLS, TALK
 
-OWN = (RUNNING, STALLS, f"{TALK}/*", "failure*.log", "*.part", "*.part/*", "*.old/*", "*.removed/*")
+OWN = (
+    RUNNING, TRACKING, "tracking-*.jsonl", STALLS, f"{TALK}/*", "failure*.log",
+    "*.part", "*.part/*", "*.old/*", "*.removed/*",
+)  # fmt: skip
 """What a machine keeps to itself."""
 
 
