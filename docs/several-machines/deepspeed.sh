@@ -12,7 +12,7 @@
 # PYTHON    interpreter (the project's .venv), the same path on every machine
 set -eu
 : "${HOSTFILE:?file with a line for each machine: name slots=GPUs}"
-ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+ROOT=$(cd -P "$(dirname "$0")/../.." && pwd)
 BIN=$(dirname "${PYTHON:-$ROOT/.venv/bin/python}")
 
 PATH="$BIN:$PATH" exec "$BIN/deepspeed" --hostfile "$HOSTFILE" --master_port "${PORT:-29500}" \

@@ -12,7 +12,7 @@
 # PYTHON     interpreter (the project's .venv)
 set -eu
 : "${MACHINES:?how many machines}" "${MACHINE:?number of this machine, from 0}" "${FIRST:?name or address of machine 0}"
-ROOT=$(cd "$(dirname "$0")/../.." && pwd)
+ROOT=$(cd -P "$(dirname "$0")/../.." && pwd)
 
 # --shutdown-timeout: seconds that a process gets to end its step and save when it is asked to stop.
 exec "${PYTHON:-$ROOT/.venv/bin/python}" -m torch.distributed.run \

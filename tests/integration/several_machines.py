@@ -1,9 +1,11 @@
 """A stage on two machines at once, started by the example scripts of docs/several-machines."""
 
+import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -51,31 +53,40 @@ class Run:
 @contextmanager
 def started(
     pair: Sequence[Machine],
-    folders: Sequence[Path],
+    folder: Path,
     *arguments: object,
-    own: Sequence[dict[str, str]] = ({}, {}),
+    script: str = "torchrun.sh",
+    own: Mapping[int, Mapping[str, str]] = {},
     **environ: str,
 ) -> Iterator[Run]:
-    """train.py under torchrun on both machines, each in its folder; what is left of it ends with the block.
-    `own` is the environment of each, `environ` that of both."""
+    """train.py on both machines by an example script; what is left of it ends with the block. `own` is the
+    environment of single machines, `environ` that of both."""
+    common = {"MACHINES": "2", "FIRST": "node0", "PROCESSES": "1", "PYTHON": sys.executable, **environ}
     commands = [
         machine.begun(
-            ["sh", EXAMPLES / "torchrun.sh", *arguments],
+            ["sh", EXAMPLES / script, *arguments],
             folder,
-            MACHINES="2",
-            MACHINE=str(machine.number),
-            FIRST=pair[0].name,
-            PROCESSES="1",
-            PYTHON=sys.executable,
-            **{**environ, **mine},
+            **{**common, "MACHINE": str(machine.number), **own.get(machine.number, {})},
         )
-        for machine, folder, mine in zip(pair, folders, own, strict=True)
+        for machine in pair
     ]
     try:
         yield Run(commands)
     finally:
         for command in commands:
-            command.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+            command.communicate()
+
+
+def worker(rank: int, folder: Path) -> int:
+    """Process id of a rank of the run in `folder`."""
+    for status in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            environ = status.read_bytes().split(b"\0")
+            if f"RANK={rank}".encode() in environ and (status.parent / "cwd").resolve() == folder:
+                return int(status.parent.name)
+    raise AssertionError(f"no rank {rank} in {folder}")
 
 
 def digest(curriculum: Curriculum, stage: int = 1) -> str:

@@ -17,7 +17,7 @@ from lib.training.machines.copies import Copies, Kept, everything
 from lib.training.machines.lifeline import Lifeline, Reason, new_token
 from lib.training.machines.meeting import Meeting, open_meeting
 from lib.training.machines.place import Place
-from lib.training.processes.launch import World, is_worker, prepare_environment
+from lib.training.processes.launch import World, is_worker, prepare_environment, processes_here
 from lib.training.processes.signals import code_of, said_of
 from lib.training.processes.worker_words import Told, say_last
 
@@ -252,6 +252,8 @@ def joined(world: World, *, looks_only: bool = False) -> Iterator[Alone]:
             raise SystemExit(0)
         yield ALONE
         return
+    # DeepSpeed's launcher has another name for it.
+    os.environ.setdefault("LOCAL_WORLD_SIZE", str(processes_here(world.processes)))
     prepare_environment(world)
     together = Together(open_meeting(place))
     try:

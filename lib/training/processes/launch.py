@@ -28,6 +28,7 @@ class World:
 
     processes: int
     gpus: int
+    machines: int = 1
 
     @property
     def distributed(self) -> bool:
@@ -40,9 +41,11 @@ class World:
         return self.distributed and (training.zero_stage == "2" or training.deepspeed_config is not None)
 
     def line(self, training: TrainingSettings) -> str:
-        device = f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "CPU"
+        gpus = self.gpus * self.machines
+        device = f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else "CPU"
         alone = "plain data parallel" if self.processes > 1 else "no sharding needed"
-        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}, " + (
+        spread = f" on {self.machines} machines" if self.machines > 1 else ""
+        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}{spread}, " + (
             "DeepSpeed ZeRO-2" if self.shards(training) else alone
         )
 
@@ -54,7 +57,8 @@ def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> Wo
     """
     gpus = count_gpus(environ)
     if "WORLD_SIZE" in environ:
-        return World(int(environ["WORLD_SIZE"]), gpus)
+        processes = int(environ["WORLD_SIZE"])
+        return World(processes, gpus, -(-processes // processes_here(processes, environ)))
     if nproc is not None and (nproc < 1 or (gpus and nproc > gpus)):
         raise InputError.of(
             where="command line",
@@ -64,6 +68,11 @@ def plan_world(nproc: int | None, environ: Mapping[str, str] = os.environ) -> Wo
             remedy="lower --nproc, or leave it out",
         )
     return World(nproc or max(gpus, 1), gpus)
+
+
+def processes_here(processes: int, environ: Mapping[str, str] = os.environ) -> int:
+    """Those of this machine, as torchrun or DeepSpeed's launcher says; where nobody does, all."""
+    return int(environ.get("LOCAL_WORLD_SIZE") or environ.get("LOCAL_SIZE") or processes)
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
