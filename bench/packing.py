@@ -36,7 +36,7 @@ from transformers import Qwen3MoeForCausalLM as Model
 from trl import SFTConfig, SFTTrainer
 
 from bench.timing import load
-from lib.data.chat.chat_format import chat_of
+from lib.data.chat.model_chat import chat_of
 from lib.data.prepare import PreparedData, prepare_rows
 from lib.model.adapter import attach_lora
 from lib.model.targets import find_targets

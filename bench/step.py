@@ -233,7 +233,7 @@ def their_trainer(settings: StageSettings, gate: TrainerCallback) -> Any:
 
 def prepared(settings: StageSettings) -> tuple[Any, Any, Any, Any]:
     """Tokenizer, prepared data, frozen base, and what gets an adapter."""
-    from lib.data.chat.chat_format import chat_of
+    from lib.data.chat.model_chat import chat_of
     from lib.data.prepare import prepare_rows
     from lib.model.base import StageBase, choose_compute, load_base, load_tokenizer
     from lib.model.targets import find_targets

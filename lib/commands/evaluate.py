@@ -10,7 +10,7 @@ from pathlib import Path
 from lib.audit.findings_file import cleaning_of
 from lib.commands.arguments import worker_command
 from lib.commands.failing import failures_explained
-from lib.data.chat.chat_format import chat_of
+from lib.data.chat.model_chat import chat_of
 from lib.data.prepare import load_mixture, prepare_heldout
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table

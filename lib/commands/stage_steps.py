@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lib.audit.audit import audit_rows
 from lib.audit.findings_file import keep_findings
-from lib.data.chat.chat_format import ChatFormat, chat_of
+from lib.data.chat.chat_format import ChatFormat
+from lib.data.chat.model_chat import chat_of
 from lib.data.prepare import PreparedData, prepare_heldout, prepare_rows
 from lib.heartbeat import phase
 from lib.lineage.completion import finish_stage, keep_evaluation, stage_files

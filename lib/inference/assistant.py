@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.data.chat.chat_format import ChatFormat, chat_of
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.chat_template import TEMPLATE_ERRORS, bundled_templates
+from lib.data.chat.model_chat import chat_of
 from lib.data.reading.rows import Message
 from lib.evaluation.answers import Answer, Question
 from lib.evaluation.decoding import Decoding, answer_batch, end_tokens, generating, quickest_threads

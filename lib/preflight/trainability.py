@@ -46,7 +46,7 @@ class Probed:
 def probe_stage(subject: Subject) -> Probed:
     """Load, attach, try. Raises InputError for what a run would refuse while it does the same, and whatever
     the libraries raise."""
-    from lib.data.chat.chat_format import chat_of
+    from lib.data.chat.model_chat import chat_of
     from lib.model.adapter import attach_lora
     from lib.model.base import choose_compute, load_tokenizer
     from lib.model.stage_base import load_stage_base

@@ -1,9 +1,9 @@
 """A row as tokens, before it is decided which of them are learned and what is cut."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Protocol, cast
 from unicodedata import is_normalized
 
 from tokenizers import Encoding, Tokenizer, normalizers
@@ -58,19 +58,48 @@ class RenderedRow:
     plain: bool
 
 
-@dataclass(frozen=True)
-class TextTokens:
+class TextTokens(Protocol):
     """A text as tokens, none added."""
 
-    ids: list[int]
-    start_of: Callable[[int], int]
-    """Token index → the character at which the token starts."""
+    @property
+    def ids(self) -> Sequence[int]: ...
 
-    @classmethod
-    def of(cls, encoding: Encoding) -> "TextTokens":
+    def between(self, start: int, end: int) -> tuple[int, Sequence[int]]:
+        """The index of the first token that starts at this character or behind it, and where, counted from
+        there, it and the following ones that start before `end` do."""
+
+
+@dataclass(frozen=True)
+class LocatedTokens:
+    """With the character at which each token starts, as arrays of integers."""
+
+    ids: Any
+    starts: Any
+
+    def between(self, start: int, end: int) -> tuple[int, Sequence[int]]:
+        first, behind = self.starts.searchsorted((start, end))
+        return int(first), self.starts[first:behind] - start
+
+
+@dataclass(frozen=True)
+class AskedTokens:
+    """Whose places are asked for one by one: reading all of them would take longer than tokenising."""
+
+    encoding: Encoding
+
+    @property
+    def ids(self) -> Sequence[int]:
+        ids: list[int] = self.encoding.ids
+        return ids
+
+    def between(self, start: int, end: int) -> tuple[int, Sequence[int]]:
+        places = range(len(self.encoding))
+        first, behind = (bisect_left(places, place, key=self._start_of) for place in (start, end))
+        return first, tuple([self._start_of(token) - start for token in range(first, behind)])
+
+    def _start_of(self, token: int) -> int:
         # Every token has its place: no post-processor adds any that is not in the text.
-        span_of = cast("Callable[[int], tuple[int, int]]", encoding.token_to_chars)
-        return cls(encoding.ids, lambda token: span_of(token)[0])
+        return cast("tuple[int, int]", self.encoding.token_to_chars(token))[0]
 
 
 def token_row(row: RenderedRow, tokens: TextTokens) -> TokenRow:
@@ -78,10 +107,7 @@ def token_row(row: RenderedRow, tokens: TextTokens) -> TokenRow:
 
 
 def _answer(text: str, turn: Turn, tokens: TextTokens) -> AnswerTokens:
-    # By bisection: reading the offsets of every token would take longer than tokenising.
-    places = range(len(tokens.ids))
-    first, end = (bisect_left(places, place, key=tokens.start_of) for place in (turn.start, turn.end))
-    starts = tuple([place - turn.start for place in map(tokens.start_of, range(first, end))])
+    first, starts = tokens.between(turn.start, turn.end)
     return AnswerTokens(first, text[turn.start : turn.closing], starts)
 
 
@@ -93,7 +119,7 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[TextTokens]:
     if skips:
         tokenizer.normalizer = normalizers.Sequence([])
     try:
-        return [TextTokens.of(found) for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return [AskedTokens(found) for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
     finally:
         if skips:
             tokenizer.normalizer = normalizer

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow
@@ -17,7 +18,7 @@ from lib.data.stored.encoded_shards import EncodedShard, StoredRow, encoded_batc
 from lib.data.stored.examples import ExampleStore, StoredExample, contents_of
 from lib.data.stored.folder import StoreFolder, disk_errors, prune, read_shard, write_shard
 from lib.data.stored.keys import store_key
-from lib.data.stored.token_shards import token_batch, token_rows
+from lib.data.stored.token_shards import TokenizedRows, token_rows
 from lib.data.stored.workers import Task, run_tasks
 
 WHOLE_STORE = 0.5
@@ -73,7 +74,7 @@ class EncodedStore:
     ) -> "EncodedStore":
         # A template that writes the date writes another text tomorrow.
         day = str(date.today()) if "strftime_now" in (chat.template or "") else ""
-        tokens = store_key("tokens", store.key, selection.digest(), chat.identity, day)
+        tokens = store_key("tokens", store.key, selection.digest(), chat.identity, version("tiktoken"), day)
         markers = (rules.output_markers, rules.output_learn_mode) if rules.mask_cot else ()
         encoded = store_key("encoded", tokens, rules.max_seq_len, rules.mask_cot, *markers)
         return cls(
@@ -148,11 +149,11 @@ def encode_shard(
     was called in."""
     chat = _GIVEN[0]
     if tokens.exists():
-        batch = read_shard(tokens)
+        made = token_rows(read_shard(tokens), last_only=rules.mask_cot)
     else:
-        batch = token_batch(chat, contents_of(read_shard(source), rows))
-        write_shard(tokens, batch, compressed=True)
-    made = token_rows(batch, last_only=rules.mask_cot)
+        found = TokenizedRows.of(chat, contents_of(read_shard(source), rows))
+        write_shard(tokens, found.batch(), compressed=True)
+        made = found.rows(last_only=rules.mask_cot)
     write_shard(encoded, encoded_batch(made, rules, chat.bos_id))
 
 
@@ -188,6 +189,8 @@ def _build(cache: DataCache, where: EncodedStore, chat: ChatFormat, rules: Encod
         )
         doing = f"{'masking' if where.tokens.marker() else 'tokenising'} {name}"
         count = where.selection.count
+        if not where.tokens.marker():
+            chat = chat.sped_up()
         run_tasks(tasks, processes=cache.processes, prepare=take, given=(chat,), rows=count, doing=doing)
         where.tokens.finish({"rows": count})
         where.encoded.finish({"rows": count})

@@ -178,7 +178,12 @@ def write_examples(chunk: Chunk, first: int, path: Path) -> None:
 
 def contents_of(batch: pyarrow.RecordBatch, rows: Sequence[int]) -> list[Example]:
     """These rows of a shard with their content in memory, for a task: without source and labels."""
-    return [Example(*_content(batch, row), (), "", "", row) for row in rows]
+    taken = batch if len(rows) == batch.num_rows else batch.take(pyarrow.array(rows, pyarrow.int64()))
+    columns = (taken[name].to_pylist() for name in ("roles", "contents", "text"))
+    return [
+        Example(tuple(map(Message, roles, contents)), text, (), "", "", row)
+        for row, roles, contents, text in zip(rows, *columns, strict=True)
+    ]
 
 
 def build_examples(

@@ -1,6 +1,7 @@
 """Tokens of rows, before truncation and masks, as Arrow batches."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy
@@ -26,28 +27,44 @@ _SCHEMA = pyarrow.schema(
 row, and why it refuses to show answers before the last, which only matters where these are learned."""
 
 
-def token_batch(chat: ChatFormat, examples: Sequence[Example]) -> pyarrow.RecordBatch:
-    """All answers of every row, so that any mask can be made of it."""
-    every = chat.tokenize(examples, last_only=False)
-    reasons = [row if isinstance(row, str) else None for row in every]
-    again = [example for example, reason in zip(examples, reasons, strict=True) if reason is not None]
-    last = iter(chat.tokenize(again, last_only=True))
-    found = [next(last) if isinstance(row, str) else row for row in every]
-    rows = [None if isinstance(row, str) else row for row in found]
-    columns = {
-        "ids": _integers([row.ids if row else () for row in rows]),
-        "first": [[answer.first for answer in row.answers] if row else [] for row in rows],
-        "texts": [[answer.text for answer in row.answers] if row else [] for row in rows],
-        "starts": _nested([[answer.starts for answer in row.answers] if row else [] for row in rows]),
-        "plain": [bool(row and row.plain) for row in rows],
-        "refused": [row if isinstance(row, str) else None for row in found],
-        "refused_earlier": reasons,
-    }
-    return pyarrow.RecordBatch.from_pydict(columns, schema=_SCHEMA)
+@dataclass(frozen=True)
+class TokenizedRows:
+    """Rows with all of their answers, so that any mask can be made; or why the template refuses them."""
+
+    every: list[TokenRow | str]
+    """Refused where the template refuses to show any of the answers."""
+    shown: list[TokenRow | str]
+    """Refused where it refuses to show the last."""
+
+    @classmethod
+    def of(cls, chat: ChatFormat, examples: Sequence[Example]) -> "TokenizedRows":
+        every = chat.tokenize(examples, last_only=False)
+        again = [example for example, row in zip(examples, every, strict=True) if isinstance(row, str)]
+        last = iter(chat.tokenize(again, last_only=True))
+        return cls(every, [next(last) if isinstance(row, str) else row for row in every])
+
+    def rows(self, *, last_only: bool) -> list[TokenRow | str]:
+        """As `ChatFormat.tokenize` gives them."""
+        if not last_only:
+            return self.every
+        return [row if isinstance(row, str) else replace(row, answers=row.answers[-1:]) for row in self.shown]
+
+    def batch(self) -> pyarrow.RecordBatch:
+        rows = [None if isinstance(row, str) else row for row in self.shown]
+        columns = {
+            "ids": _integers([row.ids if row else () for row in rows]),
+            "first": [[answer.first for answer in row.answers] if row else [] for row in rows],
+            "texts": [[answer.text for answer in row.answers] if row else [] for row in rows],
+            "starts": _nested([[answer.starts for answer in row.answers] if row else [] for row in rows]),
+            "plain": [bool(row and row.plain) for row in rows],
+            "refused": [row if isinstance(row, str) else None for row in self.shown],
+            "refused_earlier": [row if isinstance(row, str) else None for row in self.every],
+        }
+        return pyarrow.RecordBatch.from_pydict(columns, schema=_SCHEMA)
 
 
 def token_rows(batch: pyarrow.RecordBatch, *, last_only: bool) -> list[TokenRow | str]:
-    """As `ChatFormat.tokenize` gives them; their ids are arrays."""
+    """As `TokenizedRows.rows` gives them, from a batch."""
     ids = integers_of(batch["ids"])
     columns = [batch[name].to_pylist() for name in ("first", "texts", "starts", "plain")]
     refused = batch["refused" if last_only else "refused_earlier"].to_pylist()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.data.chat.chat_format import chat_of
+from lib.data.chat.model_chat import chat_of
 from lib.evaluation.decoding import Decoding, Sampling
 from lib.inference.assistant import Assistant
 

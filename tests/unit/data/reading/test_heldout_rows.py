@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from lib.data.chat.chat_format import ChatFormat, chat_of
+from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.chat_template import find_template
+from lib.data.chat.model_chat import chat_of
 from lib.data.prepare import prepare_heldout, prepare_rows
 from lib.data.reading.rows import Message
 from lib.settings import InputError

@@ -60,7 +60,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         monkeypatch.setattr(module, name, counting)
 
     counted(examples, "write_examples", "read")
-    counted(encode, "token_batch", "tokenised")
+    counted(encode.TokenizedRows, "of", "tokenised")
     counted(encode, "encoded_batch", "masked")
     return done
 
