@@ -38,7 +38,8 @@ from lib.lineage.stage_lock import hold_stage
 from lib.preflight.check import preflight
 from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
-from lib.training.machines.joined import Alone, joined
+from lib.training.machines.alone import Alone
+from lib.training.machines.joined import joined
 from lib.training.processes.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.processes.signals import StopSignals, code_of, say_end
 from lib.training.processes.worker_words import is_heard, say_last
@@ -99,7 +100,11 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World, mach
                 if code:
                     return code
             else:
-                with failures_explained(stage, world), machines.heeded(), watching(stage.settings, world):
+                with (
+                    failures_explained(stage, world),
+                    machines.heeded(),
+                    watching(stage.settings, world, machines),
+                ):
                     run_stage(stage, world, machines, warnings, signals, restart=options.restart)
         verdict = machines.decided("gate", failed_gate(stage.settings))
         if verdict and not is_heard():

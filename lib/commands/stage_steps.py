@@ -20,7 +20,7 @@ from lib.lineage.replayed import replayed_stages
 from lib.lineage.resumption import Progress
 from lib.lineage.shared_stages import is_shared
 from lib.lineage.trained import keep_trained
-from lib.training.machines.joined import Alone
+from lib.training.machines.alone import Alone
 from lib.training.processes.launch import World
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from lib.lineage.curriculum import SurveyedStage, survey_one
 from lib.lineage.record import RUNNING, TRACKING
 from lib.settings import StageSettings, list_stages
 from lib.training.machines.agreement import OF_A_MACHINE, software
-from lib.training.machines.joined import Alone
+from lib.training.machines.alone import Alone
 from lib.training.watchdog.stall_files import STALLS, TALK
 
 OWN = (

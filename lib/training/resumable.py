@@ -19,7 +19,7 @@ from lib.heartbeat import phase
 from lib.training.checkpoints.checkpoints import Checkpoints
 from lib.training.checkpoints.deepspeed_files import loaded_without_pickle
 from lib.training.checkpoints.session import SESSION, STATE, Session, read_session
-from lib.training.machines.joined import Alone
+from lib.training.machines.alone import Alone
 from lib.training.processes.signals import Interrupted, StopSignals
 from lib.training.random_state import untouched_random_state
 from lib.training.sizing.peak_memory import peak_memory_bytes

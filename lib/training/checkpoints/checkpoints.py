@@ -15,7 +15,7 @@ from lib.settings.errors import Problem, RunError
 from lib.settings.metrics import direction
 from lib.training.checkpoints.manifest import DamagedError, Manifest, outlined, seal, verified
 from lib.training.checkpoints.session import best_step
-from lib.training.machines.joined import ALONE, Alone
+from lib.training.machines.alone import ALONE, Alone
 
 PREFIX = "checkpoint-"
 SET_ASIDE = ".damaged"

@@ -44,16 +44,24 @@ class Copies:
     def look(self, folder: Path) -> None:
         """Find out which machines do not see rank 0's `folder`; it is made where it is missing."""
         place = self.meeting.place
-        name = self.meeting.first("mark", f".seen-by-all-{new_token()}")
-        mark = folder / name
-        if place.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-        self.meeting.all("marked", None)
-        sees = not place.leads or mark.exists()
+        name = self.meeting.first("mark", self._marked(folder))
+        # A folder that rank 0 cannot write into is refused soon, with what to do.
+        sees = not name or not place.leads or (folder / name).exists()
         self.apart = tuple(rank for rank, seen in enumerate(self.meeting.all("seen", sees)) if not seen)
-        if place.rank == 0:
-            mark.unlink()
+        if place.rank == 0 and name:
+            (folder / name).unlink()
+
+    def _marked(self, folder: Path) -> str:
+        """Name of a new file in rank 0's folder; a name that was never looked for is in no cache of a network
+        file system."""
+        name = f".seen-by-all-{new_token()}"
+        if self.meeting.place.rank == 0:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).touch()
+            except OSError:
+                return ""
+        return name
 
     def mirror(self, folder: Path, kept: Kept = everything) -> bool:
         """Make `folder` on machines that are apart as it is on rank 0's; whether any was changed."""
@@ -95,7 +103,10 @@ class Copies:
         if rank == giver:
             self._give(path, call, len(takers))
         elif rank in takers:
-            self._take(path, call, modified)
+            try:
+                self._take(path, call, modified)
+            except OSError as error:
+                raise RunError(_not_written(path, error)) from error
 
     def _give(self, path: Path, call: str, takers: int) -> None:
         store = self.meeting.store
@@ -155,6 +166,15 @@ def _remove(folder: Path, names: set[str]) -> None:
         if inner.is_dir() and not any(inner.iterdir()):
             with suppress(OSError):
                 inner.rmdir()
+
+
+def _not_written(path: Path, error: OSError) -> Problem:
+    return Problem(
+        where=str(path),
+        value=error.strerror or str(error),
+        expected="room for a copy of the stage's folder: this machine does not share rank 0's",
+        remedy="free some space or give this user the right to write there, or share the folder",
+    )
 
 
 def _link(path: Path) -> Problem:

@@ -69,6 +69,8 @@ class Lifeline(threading.Thread):
         self.known = threading.Event()
         self._selector = selectors.DefaultSelector()
         self._peers: list[Peer] = []
+        self._listeners: list[socket.socket] = []
+        self._token = ""
         self._lock = threading.Lock()
         self._waiting: tuple[float, Reason] | None = None
         self._over = False
@@ -99,7 +101,7 @@ class Lifeline(threading.Thread):
         listener.listen(self.place.processes)
         self._token = token
         self._selector.register(listener, selectors.EVENT_READ, None)
-        self._listener = listener
+        self._listeners.append(listener)
         return int(listener.getsockname()[1])
 
     def connect(self, address: str, port: int, token: str, host: str) -> None:
@@ -121,7 +123,7 @@ class Lifeline(threading.Thread):
         while not self._over:
             for key, _ in self._selector.select(0.2):
                 if key.data is None:
-                    connection, _ = self._listener.accept()
+                    connection, _ = self._listeners[0].accept()
                     self._add(Peer(connection))
                 else:
                     self._read(key.data)
@@ -194,8 +196,8 @@ class Lifeline(threading.Thread):
 
     def _close(self) -> None:
         """In a forked process, where no thread of this one runs."""
-        for peer in self._peers:
-            peer.connection.close()
+        for connection in (*(peer.connection for peer in self._peers), *self._listeners):
+            connection.close()
 
 
 GONE = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from lib.heartbeat import phase
 from lib.settings import StageSettings
-from lib.training.machines.joined import ALONE, Alone
+from lib.training.machines.alone import ALONE, Alone
 from lib.training.processes.launch import World
 from lib.training.processes.signals import StopSignals
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from lib.heartbeat import HEART, beat
 from lib.settings import StageSettings
 from lib.training.durations import readable_duration
+from lib.training.machines.alone import ALONE, Alone
 from lib.training.phase_times import SETTING_UP, say_phase
 from lib.training.processes.launch import World
 from lib.training.processes.worker_words import say_last
@@ -38,7 +39,7 @@ LONG_PHASE = 10.0
 
 
 @contextmanager
-def watching(settings: StageSettings, world: World) -> Iterator[None]:
+def watching(settings: StageSettings, world: World, machines: Alone = ALONE) -> Iterator[None]:
     """The phases of the block announce themselves; SFT_STALL_SECONDS without a beat are said, with the stacks
     of all ranks in `stalls.txt` of the stage's folder."""
     rank = int(os.environ.get("RANK", "0"))
@@ -46,7 +47,7 @@ def watching(settings: StageSettings, world: World) -> Iterator[None]:
     if not settings.training.stall_seconds:
         yield
         return
-    watchdog = Watchdog(settings, rank, world.processes)
+    watchdog = Watchdog(settings, rank, world.processes, machines)
     watchdog.start()
     try:
         yield
@@ -57,8 +58,9 @@ def watching(settings: StageSettings, world: World) -> Iterator[None]:
 class Watchdog(threading.Thread):
     """Of one rank. Rank 0 asks and speaks; where it cannot, the next one does."""
 
-    def __init__(self, settings: StageSettings, rank: int, processes: int) -> None:
+    def __init__(self, settings: StageSettings, rank: int, processes: int, machines: Alone = ALONE) -> None:
         super().__init__(name="watchdog", daemon=True)
+        self.machines = machines
         self.limit = settings.training.stall_seconds
         self.stops = settings.training.on_stall == "stop"
         self.rank, self.processes = rank, processes
@@ -135,6 +137,7 @@ class Watchdog(threading.Thread):
             print(text, file=sys.stderr, flush=True)
         self.files.keep(text, reports.values())
         if self.stops:
+            self.machines.ends_with(text)
             if self.processes > 1:
                 self.files.stop()
             os._exit(1)  # the main thread cannot be reached: it hangs

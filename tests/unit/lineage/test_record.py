@@ -14,7 +14,7 @@ from lib.lineage.completion import finish_stage, open_stage
 from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions
 from lib.lineage.stage_lock import hold_stage
 from lib.model.base import StackedAdapters, StageBase
-from lib.training.machines.joined import ALONE
+from lib.training.machines.alone import ALONE
 
 
 def test_a_record_comes_back_as_it_was_written(curriculum: Any) -> None:
