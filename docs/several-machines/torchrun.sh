@@ -17,5 +17,5 @@ ROOT=$(cd -P "$(dirname "$0")/../.." && pwd)
 # --shutdown-timeout: seconds that a process gets to end its step and save when it is asked to stop.
 exec "${PYTHON:-$ROOT/.venv/bin/python}" -m torch.distributed.run \
     --nnodes "$MACHINES" --node-rank "$MACHINE" --nproc-per-node "${PROCESSES:-gpu}" \
-    --master-addr "$FIRST" --master-port "${PORT:-29500}" --shutdown-timeout 600 \
+    --master-addr "$FIRST" --master-port "${PORT:-29500}" --shutdown-timeout 600 ${RDZV:+--rdzv-conf "$RDZV"} \
     "$ROOT/train.py" "$@"

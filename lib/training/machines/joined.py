@@ -11,7 +11,9 @@ from lib.training.machines.alone import ALONE, Alone
 from lib.training.machines.meeting import open_meeting
 from lib.training.machines.place import Place
 from lib.training.machines.together import Together
+from lib.training.processes.extension_lock import release_orphaned_locks
 from lib.training.processes.launch import World, is_worker, prepare_environment, processes_here
+from lib.training.processes.worker_words import is_heard
 
 
 @contextmanager
