@@ -100,11 +100,8 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World, mach
                 if code:
                     return code
             else:
-                with (
-                    failures_explained(stage, world),
-                    machines.heeded(),
-                    watching(stage.settings, world, machines),
-                ):
+                watched = watching(stage.settings, world, machines)
+                with failures_explained(stage, world), machines.heeded(), watched:
                     run_stage(stage, world, machines, warnings, signals, restart=options.restart)
         verdict = machines.decided("gate", failed_gate(stage.settings))
         if verdict and not is_heard():

@@ -8,14 +8,17 @@
 # MACHINE    number of this one, from 0
 # FIRST      name or address of machine 0, as the others reach it
 # PORT       a free port of machine 0 (29500)
+# WAIT       seconds in which all machines have to be started (600)
 # PROCESSES  on this machine (gpu: one for each GPU)
 # PYTHON     interpreter (the project's .venv)
 set -eu
 : "${MACHINES:?how many machines}" "${MACHINE:?number of this machine, from 0}" "${FIRST:?name or address of machine 0}"
 ROOT=$(cd -P "$(dirname "$0")/../.." && pwd)
 
+echo "machine $MACHINE of $MACHINES: waiting up to ${WAIT:-600} s for the others at $FIRST:${PORT:-29500}"
 # --shutdown-timeout: seconds that a process gets to end its step and save when it is asked to stop.
 exec "${PYTHON:-$ROOT/.venv/bin/python}" -m torch.distributed.run \
     --nnodes "$MACHINES" --node-rank "$MACHINE" --nproc-per-node "${PROCESSES:-gpu}" \
-    --master-addr "$FIRST" --master-port "${PORT:-29500}" --shutdown-timeout 600 ${RDZV:+--rdzv-conf "$RDZV"} \
+    --master-addr "$FIRST" --master-port "${PORT:-29500}" \
+    --rdzv-conf "timeout=${WAIT:-600}" --shutdown-timeout 600 \
     "$ROOT/train.py" "$@"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from lib.training.durations import readable_duration
 from lib.training.machines.place import Place
 
 PAUSE = 0.05
+LONGEST_ATTEMPT = 5.0
 JOIN = "LORA_CURRICULUM_JOIN_SECONDS"
 JOIN_SECONDS = 600.0
 """How long the first process waits for the last one to be started."""
@@ -79,7 +81,7 @@ def open_meeting(place: Place, environ: Mapping[str, str] = os.environ) -> Meeti
         while missing and time.monotonic() < until:
             missing = {rank for rank in missing if not store.check([f"here/{rank}"])}
             time.sleep(PAUSE if missing else 0)
-    except RuntimeError as error:  # torch's own for everything that goes wrong with a store
+    except (RuntimeError, TimeoutError) as error:  # torch's own for all that goes wrong with a store
         raise RunError(_not_opened(place, f"{address}:{port}", error, seconds)) from error
     if missing:
         here = sorted(set(range(place.processes)) - missing)
@@ -93,6 +95,8 @@ def _store(place: Place, address: str, port: int, seconds: float, environ: Mappi
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     by_agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if place.rank:
+        _await_server(address, port, seconds)
     store = TCPStore(
         address,
         port,
@@ -102,6 +106,18 @@ def _store(place: Place, address: str, port: int, seconds: float, environ: Mappi
         multi_tenant=not by_agent,
     )
     return PrefixStore(f"curriculum-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _await_server(address: str, port: int, seconds: float) -> None:
+    """Torch's client tries as well, with a page of C++ frames for each attempt. Raises TimeoutError."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return socket.create_connection((address, port), timeout=LONGEST_ATTEMPT).close()
+        except OSError as error:
+            if time.monotonic() > until:
+                raise TimeoutError(str(error)) from error
+        time.sleep(1.0)
 
 
 def _absent(where: str, missing: Sequence[int], here: Sequence[str], seconds: float) -> Problem:
@@ -123,7 +139,7 @@ def _not_opened(place: Place, where: str, error: Exception, seconds: float) -> P
     return Problem(
         where=where,
         key=place.name,
-        value=f"rank 0 was not reached within {readable_duration(seconds)}",
+        value=f"rank 0 was not reached within {readable_duration(seconds)} ({error})",
         expected="the first machine's address, with its process running",
         remedy="start the first machine; check MASTER_ADDR, MASTER_PORT and firewalls; "
         f"{JOIN} is how long is waited",
