@@ -32,7 +32,8 @@ def joined(world: World, *, looks_only: bool = False) -> Iterator[Alone]:
     _prepare(world, place)
     together = Together(open_meeting(place))
     try:
-        yield together
+        with together.heeded():
+            yield together
     except BaseException as error:
         together.failed(error)
         raise

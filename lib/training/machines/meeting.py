@@ -21,7 +21,8 @@ from lib.settings.errors import Problem, RunError
 from lib.training.durations import readable_duration
 from lib.training.machines.place import Place
 
-PAUSE = 0.05
+SHORTEST_PAUSE, PAUSE = 0.001, 0.05
+"""Seconds between two looks: what is said comes soon or late."""
 LONGEST_ATTEMPT = 5.0
 JOIN = "LORA_CURRICULUM_JOIN_SECONDS"
 JOIN_SECONDS = 600.0
@@ -52,9 +53,11 @@ class Meeting:
         return self._hear(call, 0)
 
     def wait_for(self, key: str) -> None:
+        pause = SHORTEST_PAUSE
         while not self.store.check([key]):
             self.look_up()
-            time.sleep(PAUSE)
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE)
 
     def call(self, about: str) -> str:
         """A name that nobody has used: the same for all processes, who count alike."""
@@ -73,14 +76,9 @@ def open_meeting(place: Place, environ: Mapping[str, str] = os.environ) -> Meeti
     """The meeting with everybody there. Raises RunError with who is missing when that takes too long."""
     seconds = float(environ.get(JOIN, JOIN_SECONDS))
     address, port = environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
-    until = time.monotonic() + seconds
     try:
         store = _store(place, address, port, seconds, environ)
-        store.set(f"here/{place.rank}", place.host)
-        missing = set(range(place.processes))
-        while missing and time.monotonic() < until:
-            missing = {rank for rank in missing if not store.check([f"here/{rank}"])}
-            time.sleep(PAUSE if missing else 0)
+        missing = _still_missing(store, place, seconds)
     except (RuntimeError, TimeoutError) as error:  # torch's own for all that goes wrong with a store
         raise RunError(_not_opened(place, f"{address}:{port}", error, seconds)) from error
     if missing:
@@ -88,6 +86,18 @@ def open_meeting(place: Place, environ: Mapping[str, str] = os.environ) -> Meeti
         hosts = [f"{rank} on {store.get(f'here/{rank}').decode()}" for rank in here]
         raise RunError(_absent(f"{address}:{port}", sorted(missing), hosts, seconds))
     return Meeting(store, place)
+
+
+def _still_missing(store: Any, place: Place, seconds: float) -> set[int]:
+    """Ranks that are not there when so much time has passed; empty as soon as all are."""
+    until = time.monotonic() + seconds
+    store.set(f"here/{place.rank}", place.host)
+    missing = set(range(place.processes))
+    while True:
+        missing = {rank for rank in missing if not store.check([f"here/{rank}"])}
+        if not missing or time.monotonic() > until:
+            return missing
+        time.sleep(PAUSE)
 
 
 def _store(place: Place, address: str, port: int, seconds: float, environ: Mapping[str, str]) -> Any:
