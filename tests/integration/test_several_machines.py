@@ -113,12 +113,13 @@ def test_a_killed_rank_ends_the_other_and_the_same_command_goes_on(
         elsewhere = curriculum.command("--stage", 1)
         assert elsewhere.returncode == 2
         assert "on node0 is training it" in elsewhere.stderr
-        os.kill(worker(1, curriculum.folder), signal.SIGKILL)
+        dead, other = (1, 0) if shared else (0, 1)
+        os.kill(worker(dead, curriculum.folder), signal.SIGKILL)
         killed = time.monotonic()
-        first, _ = run.ended()
+        left = run.ended()[other]
         assert time.monotonic() - killed < 30
-    assert first.code == 1
-    assert "[rank 0] ended, because rank 1 on node1 ended without a word: it was killed" in first.said
+    assert left.code == 1
+    assert f"[rank {other}] ended, because rank {dead} on node{dead} ended without a word" in left.said
     with started(pair, curriculum.folder, "--stage", 1) as run:
         assert "going on from step" in run.done()[0]
     assert same(long_on_one, curriculum)
@@ -245,6 +246,31 @@ def test_a_slurm_job(pair: Pair, on_one: Curriculum, new_curriculum: New, tmp_pa
     assert command.returncode == 0, said
     assert "2 processes on CPU on 2 machines, DeepSpeed ZeRO-2" in said
     assert same(on_one, curriculum)
+
+
+def test_a_model_is_downloaded_once_on_each_machine(
+    pair: Pair, tiny_base: Path, new_curriculum: New, tmp_path: Path
+) -> None:
+    """Two processes on each of them, by a Hub that counts."""
+    curriculum = new_curriculum(tmp_path / "curriculum")
+    curriculum.set(1, SFT_BASE_MODEL="tiny/moe", SFT_MAX_STEPS=2, SFT_GLOBAL_BATCH_SIZE=8)
+    curriculum.unset(1, "SFT_GRAD_ACCUM")
+    log = tmp_path / "fetched.txt"
+    command = [sys.executable, Path(__file__).with_name("loopback_hub.py"), tiny_base, pair[0].address, log]
+    hub = pair[0].begun(command, tmp_path)
+    try:
+        assert hub.stdout is not None
+        address = f"http://{pair[0].address}:{hub.stdout.readline().strip()}"
+        online = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+        with started(pair, curriculum.folder, "--stage", 1, PROCESSES="2", **online) as run:
+            said = run.done()[0]
+    finally:
+        hub.kill()
+        hub.communicate()
+    assert "4 processes on CPU on 2 machines" in said
+    fetched = [line for line in log.read_text().splitlines() if line.endswith("model.safetensors")]
+    assert sorted(fetched) == [f"{machine.address} model.safetensors" for machine in pair]
+    assert len(log.read_text().splitlines()) == len(set(log.read_text().splitlines()))
 
 
 def _ended(pair: Pair, curriculum: Curriculum, *arguments: object, **options: object) -> list[Ended]:

@@ -29,6 +29,8 @@ STOPPED_SECONDS = 10.0
 """The same where the other was asked to stop: all are, and save."""
 LAST_SECONDS = 20.0
 """After which a process ends, whatever it is still at."""
+SPEAKING_SECONDS = 2.0
+"""What whoever failed first gets to say so."""
 REASON_SECONDS = 4.0
 """How long a lost connection waits for the reason."""
 
@@ -122,9 +124,7 @@ class Together(Alone):
         except Exception as error:
             found = explain(error)
             if found and found.failure.follows and self.lifeline.known.wait(REASON_SECONDS):
-                assert self.lifeline.reason is not None
-                self._ending = True
-                raise PeerEndedError(self.lifeline.reason) from error
+                raise self._followed() from error
             raise
 
     # ---- The end
@@ -166,9 +166,15 @@ class Together(Alone):
 
     def _look_up(self) -> None:
         if self.lifeline.known.is_set():
-            self._ending = True
-            assert self.lifeline.reason is not None
-            raise PeerEndedError(self.lifeline.reason)
+            raise self._followed()
+
+    def _followed(self) -> PeerEndedError:
+        """The end of this process, a moment after the other's: the launcher ends the others when one has
+        ended, and whoever has the reason is to say it."""
+        assert self.lifeline.reason is not None
+        self._ending = True
+        time.sleep(SPEAKING_SECONDS)
+        return PeerEndedError(self.lifeline.reason)
 
     def _other_ended(self, reason: Reason) -> None:
         """In the lifeline's thread: end this process too, unless it does so by itself."""
