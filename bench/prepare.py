@@ -226,7 +226,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=174_663)
-    parser.add_argument("--peer-rows", type=int, default=30_000)
+    parser.add_argument("--peer-rows", type=int, default=174_663)
     parser.add_argument(
         "--sizes", type=lambda text: [*map(int, text.split(","))], default="1000,10000,100000,1000000"
     )

@@ -1,6 +1,7 @@
 """Where prepared rows of large data sets are kept."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from lib.settings.errors import InputError
 from lib.settings.schema import DataSettings
 
 LARGE_BYTES = 8 * 2**20
-"""Files of a data set below this are read into memory: that takes as long as looking into a cache."""
 NO_CACHE = "off"
 FOLDER = "lora-curriculum/data"
 
@@ -29,6 +29,12 @@ class DataCache:
             return None
         root = Path(data.cache_dir) if data.cache_dir else default_root()
         return cls(root.absolute(), data.num_proc or len(os.sched_getaffinity(0)), int(data.cache_gb * 10**9))
+
+
+def least_bytes(environ: Mapping[str, str] = os.environ) -> int:
+    """Files of a data set below this are read into memory: that takes as long as looking into a cache. Where
+    several processes train, one of them prepares everything, and the others find it there."""
+    return 0 if int(environ.get("WORLD_SIZE", "1")) > 1 else LARGE_BYTES
 
 
 def default_root() -> Path:

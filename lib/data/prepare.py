@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.encoded import EncodedRow
 from lib.data.encoding import Encoded, encode_rows, known_rows
+from lib.data.garbage import seldom_collected
 from lib.data.keeping import keeper
 from lib.data.mixing.cleaning import Clean, Finding, keep_all
 from lib.data.mixing.ledger import MixLedger, TokenCount, with_token_counts
@@ -76,6 +77,7 @@ class PlannedData:
     """Of the audit."""
 
 
+@seldom_collected()
 def prepare_rows(
     settings: StageSettings,
     chat: ChatFormat,
@@ -113,6 +115,7 @@ def prepare_rows(
     )
 
 
+@seldom_collected()
 def plan_rows(
     settings: StageSettings,
     chat: ChatFormat | None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def training_dataset(rows: Sequence[EncodedRow], packs: Sequence[Pack]) -> Datas
     of its rows as `seq_lengths`. Rows that are kept in files stay there, unless they are packed."""
     dataset = rows_dataset(rows)
     if all(len(pack) == 1 for pack in packs):
-        return dataset.select([pack[0] for pack in packs], keep_in_memory=True)
+        return _selected(dataset, [pack[0] for pack in packs])
     return _packed(dataset, packs)
 
 
@@ -52,7 +53,12 @@ def rows_dataset(rows: Sequence[EncodedRow]) -> Dataset:
     chosen = [
         first[row.shard.path] + row.number if isinstance(row, StoredRow) else places[id(row)] for row in rows
     ]
-    return concatenate_datasets(tables).select(chosen, keep_in_memory=True)
+    return _selected(concatenate_datasets(tables), chosen)
+
+
+def _selected(dataset: Dataset, chosen: Sequence[int]) -> Dataset:
+    """As an array: `datasets` hashes what it is given, and of a list each number by itself."""
+    return dataset.select(numpy.array(chosen, numpy.int64), keep_in_memory=True)
 
 
 def _in_memory(rows: Sequence[EncodedRow]) -> Dataset:

@@ -123,9 +123,12 @@ def test_auto_is_the_number_that_it_becomes(runs: dict[str, Curriculum], cut_by_
 
 def test_two_plain_processes_train_as_one(runs: dict[str, Curriculum]) -> None:
     plain = runs["2 plain ranks x2"]
-    said = plain.train(1, "--nproc", 2, "--set", "SFT_ZERO_STAGE=0")
-    assert "2 processes on CPU, plain data parallel" in said
+    result = plain.command("--stage", 1, "--nproc", 2, "--set", "SFT_ZERO_STAGE=0")
+    assert result.returncode == 0, result.stderr
+    assert "2 processes on CPU, plain data parallel" in result.stdout
     assert_equivalent(runs["4x1"], plain)
+    # Where two train, one of them reads and tokenises for both.
+    assert [result.stderr.count(f"{doing} general.jsonl: ") for doing in ("reading", "tokenising")] == [1, 1]
 
 
 @needs_compiler

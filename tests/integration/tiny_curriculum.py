@@ -17,6 +17,7 @@ COMMON: dict[str, object] = {
     "HF_TOKEN": SECRET,
     "SFT_STRICT": 1,
     "SFT_OUT_LORA_DIR": "out/lora",
+    "SFT_CACHE_DIR": "cache",
     "SFT_VAL_RATIO": 0.2,
     "SFT_MAX_SEQ_LEN": 256,
     "SFT_LORA_R": 4,

@@ -96,7 +96,7 @@ def plan_mixture(
         weights=algebra.weights,
         replayed=len(replayed.draws),
         negatives=negative_lines(
-            trainable, own, negatives, lambda row: 1 if sizes is None else sizes.get(row.row_id, 0)
+            trainable, own, negatives, None if sizes is None else lambda row: sizes.get(row.row_id, 0)
         ),
     )
     warnings = [_as_warning(problem) for problem in unmatched]

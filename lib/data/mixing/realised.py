@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 
 from lib.data.chat.encoded import EncodedRow
 from lib.data.mixing.ledger import MixLedger, NegativeLine
@@ -19,11 +20,15 @@ TOLERANCE = 0.01
 
 
 def negative_lines(
-    rows: Iterable[Example], draws: Iterable[Example], rule: NegativeRule, size: Callable[[Example], int]
+    rows: Iterable[Example],
+    draws: Iterable[Example],
+    rule: NegativeRule,
+    size: Callable[[Example], int] | None,
 ) -> tuple[NegativeLine, ...]:
     """One line for the whole mix and one per declared share; none where no row can be told apart.
 
-    `rows` are training rows, `draws` what is drawn of them; `size` is that of a draw in the unit of the mix.
+    `rows` are training rows, `draws` what is drawn of them; `size` is that of a draw in the unit of the mix,
+    where that is not 1.
     """
     available, drawn = _Negatives(rule), _Negatives(rule, size)
     available.add_all(rows)
@@ -55,7 +60,10 @@ def with_usable_negatives(
         for example in _own(ledger, draws)
         if example.row_id not in encoded or encoded[example.row_id].usable
     ]
-    counted = _Negatives(rule, lambda example: size_in(ledger.unit, encoded.get(example.row_id)))
+    in_tokens = ledger.unit != "rows"
+    counted = _Negatives(
+        rule, (lambda example: size_in(ledger.unit, encoded.get(example.row_id))) if in_tokens else None
+    )
     counted.add_all(usable)
     lines = tuple(replace(line, realised=counted.share(line.scope)) for line in ledger.negatives)
     return replace(ledger, negatives=lines)
@@ -127,20 +135,23 @@ def _own(ledger: MixLedger, draws: Iterable[Example]) -> Iterable[Example]:
 class _Negatives:
     """Counts of rows that can be told apart, by scope."""
 
-    def __init__(self, rule: NegativeRule, size: Callable[[Example], int] = lambda _: 1) -> None:
+    def __init__(self, rule: NegativeRule, size: Callable[[Example], int] | None = None) -> None:
+        """`size` of a row, where that is not 1 for each."""
         self.rule = rule
         self.size = size
         self._alike: Counter[_Alike] = Counter()
-        self._sizes: Counter[_Alike] = Counter()
+        self._sizes: Counter[_Alike] = Counter() if size else self._alike
 
     def add_all(self, examples: Iterable[Example]) -> None:
+        if self.size is None:
+            self._alike.update(map(_alike, examples))
+            return
         for example in examples:
-            self.add(example)
+            self._alike[_alike(example)] += 1
+            self._sizes[_alike(example)] += self.size(example)
 
-    def add(self, example: Example, times: int = 1) -> None:
-        alike = (example.source, example.labels, example.names_nobody)
-        self._alike[alike] += times
-        self._sizes[alike] += times * self.size(example)
+    def add(self, example: Example, times: int) -> None:
+        self._alike[_alike(example)] += times
 
     @cached_property
     def all(self) -> Counter[str]:
@@ -173,3 +184,4 @@ class _Negatives:
 
 _Alike = tuple[str, tuple[Label, ...], bool | None]
 """Source, labels and what the answer says: rows that have these in common are counted together."""
+_alike: Callable[[Example], _Alike] = attrgetter("source", "labels", "names_nobody")

@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.data.reading.broken_rows import Row
-from lib.data.reading.data_files import fingerprint, read_file
 from lib.settings.errors import InputError
 
 _HUB_ID = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
@@ -18,8 +18,20 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.match(name) is not None
 
 
-def load_from_hub(name: str, split: str) -> tuple[list[Row], str]:
-    """Rows and fingerprint of a Hub data set, downloaded when it is not cached.
+@dataclass(frozen=True)
+class HubSplit:
+    """A split of a Hub data set, or a part of one, on this machine."""
+
+    rows: int
+    fingerprint: str
+    files: tuple[Path, ...]
+    """Arrow files that hold the whole split, in the order of its rows; () where nothing tells which."""
+    read: Callable[[], list[Row]]
+    """All rows into memory."""
+
+
+def load_from_hub(name: str, split: str) -> HubSplit:
+    """A Hub data set, downloaded when it is not cached; `datasets` sees to it that one process does so.
 
     Raises InputError saying what failed (unknown, gated, no network, not cached, no such split) and the
     remedies. With HF_HUB_OFFLINE or HF_DATASETS_OFFLINE set, `datasets` reads its cache and tries no network.
@@ -32,27 +44,23 @@ def load_from_hub(name: str, split: str) -> tuple[list[Row], str]:
     # that this data set could not be loaded, so each becomes one message.
     except Exception as error:
         raise load_error(name, split, error) from error
-    return table.to_list(), str(table._fingerprint)
+    files = tuple(Path(file["filename"]) for file in table.cache_files)
+    return HubSplit(table.num_rows, str(table._fingerprint), files, table.to_list)
 
 
-def read_cached(
-    name: str, split: str, environ: Mapping[str, str] = os.environ
-) -> tuple[list[Row], str] | None:
-    """Rows and fingerprint from the cache of `datasets`, without importing it; None when it is not there.
+def cached_files(name: str, split: str, environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """The files of a split in the cache of `datasets`, without importing it; none when it is not there.
 
     The newest copy is read. A part of a split ("train[:100]") is left to `datasets`.
     """
     if _PARTIAL_SPLIT.search(split):
-        return None
+        return []
     builds = {path.parent for path in _cache_folder(name, environ).glob(f"*/*/*/*-{split}*.arrow")}
     if not builds:
-        return None
+        return []
     newest = max(builds, key=lambda build: (build.stat().st_mtime_ns, build.name))
     pattern = re.compile(rf"-{re.escape(split)}(-\d+-of-\d+)?\.arrow$")
-    files = sorted(path for path in newest.glob("*.arrow") if pattern.search(path.name))
-    if not files:
-        return None
-    return [row for file in files for row in read_file(file)], fingerprint(files)
+    return sorted(path for path in newest.glob("*.arrow") if pattern.search(path.name))
 
 
 def _cache_folder(name: str, environ: Mapping[str, str]) -> Path:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lib.data.cache import LARGE_BYTES
+from lib.data.cache import least_bytes
 from lib.data.reading.broken_rows import Row
 from lib.data.reading.data_files import EXTENSIONS, files_of_split, fingerprint, read_file
 from lib.data.reading.first_problems import FirstProblems
-from lib.data.reading.hub import is_hub_id, load_from_hub, read_cached
+from lib.data.reading.hub import cached_files, is_hub_id, load_from_hub
 from lib.data.reading.split_parts import PART_FORM, SplitPart, parse_split
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import DataSettings
@@ -129,9 +129,10 @@ def load_source(
         raise _missing_path(name, path)
     elif allow_download:
         part = parse_split(split)
-        loaded = (keep.stream(name, part) if keep and part else None) or load_from_hub(name, split)
+        loaded = (keep.stream(name, part) if keep and part else None) or _load_hub(name, split, part, keep)
     else:
-        loaded = read_cached(name, split)
+        files = cached_files(name, split)
+        loaded = _read_files(files, SplitPart(split), keep) if files else None
     if loaded is not None and not len(loaded[0]):
         raise InputError.of(
             where=name,
@@ -178,15 +179,28 @@ def _load_local(path: Path, name: str, split: str, keep: Keep | None) -> tuple[R
         )
     # A single file is what the id names, whatever the split is called.
     files = files_of_split(path, part.name) if path.is_dir() else [path]
-    if keep and _are_large(files):
-        digest = fingerprint(files)
-        if kept := keep.files(files, part, digest):
-            return kept, digest
-    return part.of([row for file in files for row in read_file(file)]), fingerprint(files)
+    return _read_files(files, part, keep)
+
+
+def _read_files(files: Sequence[Path], part: SplitPart, keep: Keep | None) -> tuple[Rows, str]:
+    digest = fingerprint(files)
+    if keep and _are_large(files) and (kept := keep.files(files, part, digest)):
+        return kept, digest
+    return part.of([row for file in files for row in read_file(file)]), digest
+
+
+def _load_hub(name: str, split: str, part: SplitPart | None, keep: Keep | None) -> tuple[Rows, str]:
+    """The files that `datasets` wrote are read as local ones are, where they hold the rows that it shows."""
+    found = load_from_hub(name, split)
+    if keep and part and found.files and _are_large(found.files):
+        kept = keep.files(found.files, part, fingerprint(found.files))
+        if kept is not None and len(kept) == found.rows:
+            return kept, found.fingerprint
+    return found.read(), found.fingerprint
 
 
 def _are_large(files: Sequence[Path]) -> bool:
-    return sum(file.stat().st_size for file in files) >= LARGE_BYTES and all(
+    return sum(file.stat().st_size for file in files) >= least_bytes() and all(
         os.access(file, os.R_OK) for file in files
     )
 

@@ -104,10 +104,12 @@ class StoredRow(EncodedRow):
     ) -> None:
         """Row `number` of `shard`; `counts` are those of the schema."""
         tokens, supervised, answer_tokens, cut_tokens = counts
-        vars(self).update(
-            row_id=row_id, source=source, labels=labels, shard=shard, number=number, status=status,
-            _counts=(tokens, supervised), answer_tokens=answer_tokens, cut_tokens=cut_tokens,
-        )  # fmt: skip
+        fields = {
+            "row_id": row_id, "source": source, "labels": labels, "shard": shard, "number": number,
+            "status": status, "_counts": (tokens, supervised), "answer_tokens": answer_tokens,
+            "cut_tokens": cut_tokens,
+        }  # fmt: skip
+        object.__setattr__(self, "__dict__", fields)  # the quickest way: there may be millions
 
     @property
     def input_ids(self) -> list[int]:

@@ -109,10 +109,11 @@ class StoredExample(Example):
         names_nobody: bool | None,
     ) -> None:
         """`position` among the usable rows of the store."""
-        vars(self).update(
-            store=store, position=position, source=source, labels=labels, key=key, index=index,
-            names_nobody=names_nobody, _characters=characters,
-        )  # fmt: skip
+        fields = {
+            "store": store, "position": position, "source": source, "labels": labels, "key": key,
+            "index": index, "names_nobody": names_nobody, "_characters": characters,
+        }  # fmt: skip
+        object.__setattr__(self, "__dict__", fields)  # the quickest way: there may be millions
 
     store: ExampleStore
     position: int

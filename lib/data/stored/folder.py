@@ -1,6 +1,7 @@
 """A folder of Arrow files that is whole or goes on where it stood."""
 
 import fcntl
+import math
 import os
 import shutil
 import sys
@@ -15,9 +16,12 @@ import pyarrow
 
 from lib.data.cache import NO_CACHE, DataCache
 from lib.files import FULL_DISK, WITHOUT_LOCKS, read_json, write_json
+from lib.heartbeat import beat
 from lib.settings.errors import InputError
 
 WHOLE = "whole.json"
+_PATIENCE = 3.0
+"""Seconds of waiting for another process before it is said."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +153,14 @@ def _is_being_built(path: Path) -> bool:
 
 def _wait_for(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"another process prepares these rows; waiting for it ({path})", file=sys.stderr, flush=True)
+        say_at = time.monotonic() + _PATIENCE
         while not _locked(descriptor):
-            time.sleep(0.2)
+            beat()  # the other one says whether it moves
+            time.sleep(0.05)
+            if time.monotonic() > say_at:
+                say_at = math.inf
+                waiting = f"another process prepares these rows; waiting for it ({path})"
+                print(waiting, file=sys.stderr, flush=True)
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise

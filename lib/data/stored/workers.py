@@ -1,6 +1,5 @@
 """Tasks shared out among processes, with a progress bar on a terminal."""
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -13,14 +12,11 @@ from itertools import chain, islice
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any, NamedTuple
 
+from lib.data.garbage import collect_seldom
 from lib.heartbeat import beat
 
 _WAITING_TASKS = 2
 """Per process: enough that none waits for work, few enough that their rows take no room."""
-
-
-_OBJECTS_BETWEEN_COLLECTIONS = 200_000
-"""Rows are trees: looking for cycles among them as often as Python does takes a tenth of the time."""
 
 
 class Task(NamedTuple):
@@ -93,7 +89,7 @@ def _begin(prepare: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    collect_seldom()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare:
         prepare(*given)

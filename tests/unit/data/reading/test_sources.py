@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import pytest
 
-from lib.data.reading import hub, sources
+from lib.data.reading import data_files, hub, sources
 from lib.data.reading.sources import AbsentSource, load_source, load_sources
 from lib.settings.errors import InputError
 
@@ -128,11 +128,13 @@ def test_the_newest_cached_copy_is_read_without_datasets(tmp_path: Path) -> None
         with pyarrow.ipc.new_stream(str(path), table.schema) as writer:
             writer.write_table(table)
     environ = {"HF_DATASETS_CACHE": str(tmp_path)}
-    cached = hub.read_cached("owner/MySet_v2", "train", environ)
-    assert cached is not None
-    assert cached[0] == [{"text": "one"}, {"text": "two"}]
-    assert hub.read_cached("owner/MySet_v2", "test", environ) is None
-    assert hub.read_cached("owner/other", "train", environ) is None
+    cached = hub.cached_files("owner/MySet_v2", "train", environ)
+    assert [row for file in cached for row in data_files.read_file(file)] == [
+        {"text": "one"},
+        {"text": "two"},
+    ]
+    assert hub.cached_files("owner/MySet_v2", "test", environ) == []
+    assert hub.cached_files("owner/other", "train", environ) == []
 
 
 class DatasetNotFoundError(Exception):

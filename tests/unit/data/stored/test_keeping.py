@@ -12,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from lib.data.cache import DataCache, default_root
 from lib.data.chat.chat_format import ChatFormat
+from lib.data.keeping import keeper
 from lib.data.prepare import plan_rows, prepare_rows
 from lib.data.reading import sources
+from lib.data.reading.rows import read_examples
+from lib.data.reading.sources import NormalizedRows, Source, load_source
 from lib.data.stored import chunks, encode, examples
 from lib.data.stored.folder import WHOLE, StoreFolder, prune
 from lib.data.stored.workers import Task, run_tasks
@@ -28,7 +32,7 @@ ROWS = 60
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StageSettings]:
-    monkeypatch.setattr(sources, "LARGE_BYTES", 0)
+    monkeypatch.setattr(sources, "least_bytes", lambda: 0)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 16)
     rows = [{"prompt": f"question {i}", "completion": f"because\nOutput: 犯人 {i}"} for i in range(ROWS)]
     data = tmp_path / "rows.jsonl"
@@ -147,12 +151,15 @@ import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from lib.data.reading import sources
+from lib.data.reading.rows import read_examples
+from lib.data.reading.sources import NormalizedRows, Source, load_source
 from lib.data.chat.chat_format import ChatFormat
+from lib.data.keeping import keeper
 from lib.data.prepare import prepare_rows
 from lib.data.stored import chunks
 from lib.settings import load_stage
 if __name__ == "__main__":
-    sources.LARGE_BYTES, chunks.CHUNK_ROWS = 0, 16
+    sources.least_bytes, chunks.CHUNK_ROWS = lambda: 0, 16
     chat = ChatFormat.load(Path({tokenizer!r}))
     print(len(prepare_rows(load_stage(Path({folder!r}), 1, environ={{}}), chat).train), flush=True)
 """
@@ -239,3 +246,23 @@ def test_an_error_in_another_process_comes_back_as_it_is() -> None:
         run_tasks(tasks, processes=2, rows=3, doing="failing")
     assert raised.value.errno == errno.ENOSPC
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("split", ["train", "train[5:30]", "train[:10%]", "train+train"])
+def test_rows_of_the_hub_are_kept_as_files_are(
+    split: str, stage: Callable[..., StageSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub is a folder here; `datasets` writes its own Arrow files from it."""
+    load = datasets.load_dataset
+    path = str(tmp_path / "rows.jsonl")
+    found = {"data_files": path, "cache_dir": str(tmp_path / "hub")}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: load("json", split=split, **found))
+    kept = load_source("me/rows", split, keep=keeper(stage().data))
+    read = load_source("me/rows", split)
+    assert kept
+    assert read
+    assert isinstance(kept[0], NormalizedRows) == (split != "train+train")
+    both = [read_examples(Source("me", "me", split, None, *own), strict=True)[0] for own in (kept, read)]
+    kept_rows, rows = ([(e.row_id, e.messages) for e in table.examples] for table in both)
+    assert kept_rows == rows
+    assert kept[1] == read[1]

@@ -85,7 +85,7 @@ def stage(tmp_path: Path, files: list[str]) -> MakeSettings:
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LARGE_BYTES", 0)
+    monkeypatch.setattr(sources, "least_bytes", lambda: 0)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 7)
 
 
