@@ -1,4 +1,4 @@
-"""The example scripts as far as they need no machines: a shell reads them, and their pages say what they take."""
+"""The example scripts, as far as they need no machines: a shell reads them, pages say what they take."""
 
 import re
 import subprocess
