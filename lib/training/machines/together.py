@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from lib.training.machines.lifeline import Lifeline, Reason, new_token
 from lib.training.machines.meeting import Meeting
 from lib.training.machines.place import Place
 from lib.training.processes.signals import code_of, said_of
-from lib.training.processes.worker_words import Told, say_last
+from lib.training.processes.worker_words import Told, is_heard, say_last
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,7 +135,7 @@ class Together(Alone):
         self._ending = True
         if isinstance(error, SystemExit) and not error.code:
             self.lifeline.end_well()
-        elif not isinstance(error, PeerEndedError):
+        elif not self.lifeline.known.is_set():
             self.lifeline.fail(_reason(self.place, error))
 
     def ends_with(self, text: str) -> None:
@@ -168,20 +169,28 @@ class Together(Alone):
         if self.lifeline.known.is_set():
             raise self._followed()
 
-    def _followed(self) -> PeerEndedError:
-        """The end of this process, a moment after the other's: the launcher ends the others when one has
-        ended, and whoever has the reason is to say it."""
-        assert self.lifeline.reason is not None
+    def _followed(self) -> PeerEndedError | SystemExit:
+        """The end of this process, a moment after the other's: a launcher that sees one end ends its
+        neighbours, and whoever has the reason is to say it."""
+        reason = self.lifeline.reason
+        assert reason is not None
         self._ending = True
-        time.sleep(SPEAKING_SECONDS)
-        return PeerEndedError(self.lifeline.reason)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not is_heard():
+            time.sleep(SPEAKING_SECONDS)
+        return PeerEndedError(reason) if self._speaks(reason) else Told("", follows=True)
+
+    def _speaks(self, reason: Reason) -> bool:
+        """One for each machine; where the reason is at home, whoever is left."""
+        return self.place.leads or reason.host == self.place.host
 
     def _other_ended(self, reason: Reason) -> None:
         """In the lifeline's thread: end this process too, unless it does so by itself."""
         patience = OWN_END_SECONDS if reason.code < 128 else STOPPED_SECONDS
         time.sleep(patience)
         if not self._ending:
-            say_last(told(reason), follows=True)
+            if self._speaks(reason):
+                say_last(told(reason), follows=True)
         else:
             time.sleep(LAST_SECONDS - patience)
         sys.stdout.flush()

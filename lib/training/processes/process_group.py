@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -36,6 +37,7 @@ class Processes:
         from lib.training.arguments import trainer_arguments
         from lib.training.processes.operators import compile_operators
 
+        gc.collect()  # the model of an earlier stage, which only circles hold
         self.world = world
         self.machines = machines
         self.signals = signals or StopSignals()
