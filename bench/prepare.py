@@ -50,8 +50,8 @@ def write_rows(path: Path, count: int) -> None:
             file.write(json.dumps({"messages": [question, answer]}, ensure_ascii=False) + "\n")
 
 
-def first_rows(path: Path, count: int) -> Path:
-    part = path.with_name(f"rows_{count}.jsonl")
+def first_rows(path: Path, count: int, folder: Path) -> Path:
+    part = folder / f"rows_{count}.jsonl"
     if not part.exists():
         with path.open(encoding="utf-8") as whole, part.open("w", encoding="utf-8") as file:
             file.writelines(islice(whole, count))
@@ -180,23 +180,24 @@ def prepared_tokenizer(source: Path, folder: Path) -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    rows = folder / "rows.jsonl"
-    started = time.perf_counter()
+    rows = options.data or folder / "rows.jsonl"
     largest = max(*options.sizes, options.rows, options.peer_rows)
-    write_rows(rows, largest)
-    print(f"{largest:,} rows written in {time.perf_counter() - started:.0f} s", flush=True)
-    part = first_rows(rows, options.peer_rows)
+    if not rows.exists():
+        started = time.perf_counter()
+        write_rows(rows, largest)
+        print(f"{largest:,} rows written in {time.perf_counter() - started:.0f} s", flush=True)
+    part = first_rows(rows, options.peer_rows, folder)
     rounds = [
         {name: run(name, part, options, folder) for name in ("ours", "trl", "tokens")}
         for _ in range(options.rounds)
     ]
     seconds = {name: [one[name]["seconds"] for one in rounds] for name in MEASURES}
     tokens = {name: rounds[0][name]["tokens"] for name in ("ours", "trl")}
-    whole = run("ours", first_rows(rows, options.rows), options, folder)
-    again = run("ours", first_rows(rows, options.rows), options, folder, fresh=False)
+    whole = run("ours", first_rows(rows, options.rows, folder), options, folder)
+    again = run("ours", first_rows(rows, options.rows, folder), options, folder, fresh=False)
     points = [(options.rows, whole["seconds"])]
     for size in options.sizes:
-        points.append((size, run("ours", first_rows(rows, size), options, folder)["seconds"]))
+        points.append((size, run("ours", first_rows(rows, size, folder), options, folder)["seconds"]))
     found, bound = ratios(seconds["trl"], seconds["ours"]), ratios(seconds["trl"], seconds["tokens"])
     return {
         "bench": "prepare",
@@ -231,6 +232,7 @@ def main() -> None:
         "--sizes", type=lambda text: [*map(int, text.split(","))], default="1000,10000,100000,1000000"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, help="a file of rows: written once, a quarter of an hour")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
         "--tokenizer", type=Path, default=QWEN3 if QWEN3.exists() else ROOT / "assets/tiny-moe"
