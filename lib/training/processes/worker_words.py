@@ -89,7 +89,7 @@ def _order(failure: ProcessFailure) -> tuple[bool, bool, int]:
 
 
 def _of(rank: int, failures: Iterable[ProcessFailure]) -> str:
-    """Which rank, where they did not all say the same."""
+    """Which rank, where they did not all say the same; rank 0 speaks for all."""
     notes: list[Any] = [failure.message for failure in failures]
     said = {note["message"] for note in notes if isinstance(note, dict)}
-    return f"[rank {rank}] " if len(said) > 1 else ""
+    return f"[rank {rank}] " if rank and len(said) > 1 else ""
