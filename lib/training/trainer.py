@@ -149,8 +149,8 @@ def build_trainer(
 
 
 def _let_go(trainer: StageTrainer) -> None:
-    """DeepSpeed's hooks hold the model by way of C++, where Python's garbage collector does not look: the model
-    of the next stage would come beside it."""
+    """DeepSpeed's hooks hold the model by way of C++, where Python's garbage collector does not look: that of
+    the next stage would come beside it."""
     if trainer.deepspeed is not None:
         trainer.deepspeed.destroy()
 

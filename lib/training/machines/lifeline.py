@@ -71,6 +71,8 @@ class Lifeline(threading.Thread):
         self._peers: list[Peer] = []
         self._listeners: list[socket.socket] = []
         self._token = ""
+        self.port = 0
+        """At which it listens; 0 where it does not."""
         self._lock = threading.Lock()
         self._waiting: tuple[float, Reason] | None = None
         self._over = False
@@ -93,8 +95,8 @@ class Lifeline(threading.Thread):
 
     # ---- Connecting
 
-    def listen(self, address: str, token: str) -> int:
-        """In rank 0: the port at which the others can reach it. Raises OSError where `address` is not its."""
+    def listen(self, address: str, token: str) -> None:
+        """In rank 0, at a `port` that the system chooses. Raises OSError where `address` is not its own."""
         family, _, _, _, bound = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.bind(bound)
@@ -102,7 +104,7 @@ class Lifeline(threading.Thread):
         self._token = token
         self._selector.register(listener, selectors.EVENT_READ, None)
         self._listeners.append(listener)
-        return int(listener.getsockname()[1])
+        self.port = int(listener.getsockname()[1])
 
     def connect(self, address: str, port: int, token: str, host: str) -> None:
         """In the others. Raises OSError when rank 0 is not reached."""

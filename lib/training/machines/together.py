@@ -151,19 +151,22 @@ class Together(Alone):
         machines = sum(place.leads for place in self.places)
         address = os.environ["MASTER_ADDR"] if machines > 1 else "127.0.0.1"
         token = self.meeting.first("token", new_token())
-        port, untied = 0, ""
-        try:
-            port = self.lifeline.listen(address, token) if self.is_first else 0
-            port = self.meeting.first("lifeline", port)
-            if port and not self.is_first:
-                self.lifeline.connect(address, port, token, self.places[0].host)
-            self.lifeline.start()
-        except OSError as error:
-            untied = f"{self.place.name}: {error.strerror or error}"
-            self.meeting.first("lifeline", 0) if self.is_first else None
+        untied = self._tried(self.lifeline.listen, address, token) if self.is_first else ""
+        port = self.meeting.first("lifeline", self.lifeline.port)
+        if port and not self.is_first:
+            untied = self._tried(self.lifeline.connect, address, port, token, self.places[0].host)
+        self.lifeline.start()
         self.meeting.look_up = self._look_up
         if any(why := self.meeting.all("tied", untied)):
             self.say(UNTIED.format(address=address, why="; ".join(filter(None, why))))
+
+    def _tried(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> str:
+        """Why it could not be done; empty where it was."""
+        try:
+            work(*args, **kwargs)
+        except OSError as error:
+            return f"{self.place.name}: {error.strerror or error}"
+        return ""
 
     def _look_up(self) -> None:
         if self.lifeline.known.is_set():

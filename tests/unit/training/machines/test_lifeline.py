@@ -25,7 +25,8 @@ class Ranks:
         self.lines = [
             Lifeline(Place(rank, count, 0, f"host{rank}"), self.told[rank].append) for rank in range(count)
         ]
-        self.port = self.lines[0].listen("127.0.0.1", TOKEN)
+        self.lines[0].listen("127.0.0.1", TOKEN)
+        self.port = self.lines[0].port
         for line in self.lines[1:]:
             line.connect("127.0.0.1", self.port, TOKEN, "host0")
         for line in self.lines:
@@ -40,9 +41,10 @@ class Ranks:
 
     def drop(self, rank: int) -> None:
         """As the kernel does for a process that is killed."""
+        self.lines[rank]._over = True
+        self.lines[rank].join()
         for peer in self.lines[rank]._peers:
             peer.connection.shutdown(socket.SHUT_RDWR)
-        self.lines[rank]._over = True
 
 
 @pytest.fixture
