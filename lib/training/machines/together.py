@@ -63,8 +63,8 @@ class Together(Alone):
         self.copies = Copies(meeting)
         self.lifeline = Lifeline(self.place, self._other_ended)
         self.places = [Place(*each) for each in meeting.all("places", _entries(self.place))]
-        self._tie()
         self._ending = False
+        self._tie()
 
     @property
     def is_first(self) -> bool:
