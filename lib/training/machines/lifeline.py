@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from lib.training.machines.place import Place
@@ -97,10 +98,7 @@ class Lifeline(threading.Thread):
 
     def listen(self, address: str, token: str) -> None:
         """In rank 0, at a `port` that the system chooses. Raises OSError where `address` is not its own."""
-        family, _, _, _, bound = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.bind(bound)
-        listener.listen(self.place.processes)
+        listener = socket.create_server((address, 0), family=_family(address), backlog=self.place.processes)
         self._token = token
         self._selector.register(listener, selectors.EVENT_READ, None)
         self._listeners.append(listener)
@@ -211,6 +209,17 @@ GONE = (
 def new_token() -> str:
     """Who knows it belongs to the run."""
     return secrets.token_hex(16)
+
+
+def bindable(address: str) -> str:
+    """Where to listen for other machines. Some systems have their own name in /etc/hosts as 127.0.1.1, where
+    nobody else reaches them: then at all addresses, as torch's store does."""
+    found = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0][4][0]
+    return "" if ip_address(str(found).partition("%")[0]).is_loopback else address
+
+
+def _family(address: str) -> int:
+    return socket.getaddrinfo(address or "127.0.0.1", 0, type=socket.SOCK_STREAM)[0][0]
 
 
 def _send(peer: Peer, message: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from lib.settings.errors import InputError, Problem, RunError, without_password
 from lib.training.machines.agreement import require_same
 from lib.training.machines.alone import Alone
 from lib.training.machines.copies import Copies, Kept, everything
-from lib.training.machines.lifeline import Lifeline, Reason, new_token
+from lib.training.machines.lifeline import Lifeline, Reason, bindable, new_token
 from lib.training.machines.meeting import Meeting
 from lib.training.machines.place import Place
 from lib.training.processes.signals import code_of, said_of
@@ -151,7 +151,8 @@ class Together(Alone):
         machines = sum(place.leads for place in self.places)
         address = os.environ["MASTER_ADDR"] if machines > 1 else "127.0.0.1"
         token = self.meeting.first("token", new_token())
-        untied = self._tried(self.lifeline.listen, address, token) if self.is_first else ""
+        where = bindable(address) if machines > 1 and self.is_first else address
+        untied = self._tried(self.lifeline.listen, where, token) if self.is_first else ""
         port = self.meeting.first("lifeline", self.lifeline.port)
         if port and not self.is_first:
             untied = self._tried(self.lifeline.connect, address, port, token, self.places[0].host)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lib.training.machines import lifeline
-from lib.training.machines.lifeline import Lifeline, Reason
+from lib.training.machines.lifeline import Lifeline, Reason, bindable
 from lib.training.machines.place import Place
 
 ROOT = Path(__file__).parents[4]
@@ -114,6 +114,14 @@ def test_only_the_first_reason_is_told(ranks: Ranks) -> None:
     ranks.drop(2)
     time.sleep(0.3)
     assert [reason.text for reason in ranks.told[0]] == ["first"]
+
+
+def test_a_name_that_means_only_this_machine_is_not_listened_at() -> None:
+    """Debian's installer writes `127.0.1.1 name` into /etc/hosts."""
+    assert (bindable("127.0.1.1"), bindable("::1"), bindable("192.0.2.7")) == ("", "", "192.0.2.7")
+    line = Lifeline(Place(0, 2, 0, "host0"), lambda reason: None)
+    line.listen("", TOKEN)
+    assert line.port
 
 
 def test_strangers_are_not_heard(ranks: Ranks) -> None:
