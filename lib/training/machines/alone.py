@@ -56,9 +56,8 @@ class Alone:
         """Find out which machines share `folder`; whether any does not."""
         return False
 
-    def mirror(self, folder: Path, kept: Kept = everything) -> bool:
+    def mirror(self, folder: Path, kept: Kept = everything) -> None:
         """See Copies."""
-        return False
 
     def collect(self, folder: Path) -> None:
         """See Copies."""

@@ -63,10 +63,10 @@ class Copies:
                 return ""
         return name
 
-    def mirror(self, folder: Path, kept: Kept = everything) -> bool:
-        """Make `folder` on machines that are apart as it is on rank 0's; whether any was changed."""
+    def mirror(self, folder: Path, kept: Kept = everything) -> None:
+        """Make `folder` on machines that are apart as it is on rank 0's."""
         if not self.apart:
-            return False
+            return
         there = self.meeting.first("listing", self._first_listing(folder, kept))
         wanted: list[str] = []
         if self.is_apart:
@@ -79,7 +79,6 @@ class Copies:
             takers = [rank for rank, names in enumerate(by_rank) if name in names]
             self._pass_on(folder / name, 0, takers, there[name][1])
         self.meeting.all("mirrored", None)
-        return any(by_rank) or bool(there)
 
     def collect(self, folder: Path) -> None:
         """Give rank 0 what the machines that are apart have written into their own `folder`."""

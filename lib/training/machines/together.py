@@ -110,8 +110,8 @@ class Together(Alone):
         self.copies.look(folder)
         return bool(self.copies.apart)
 
-    def mirror(self, folder: Path, kept: Kept = everything) -> bool:
-        return self.copies.mirror(folder, kept)
+    def mirror(self, folder: Path, kept: Kept = everything) -> None:
+        self.copies.mirror(folder, kept)
 
     def collect(self, folder: Path) -> None:
         self.copies.collect(folder)

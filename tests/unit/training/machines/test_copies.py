@@ -57,7 +57,7 @@ def test_a_mirror_is_the_same_and_keeps_what_is_its_own(on_each: Callable, tmp_p
     write(a, adapter="重み", checkpoint__state="3", checkpoint__manifest="whole", lock="a's")
     write(b, adapter="old", old__deep="x", lock="b's", checkpoint__state="3")
     kept = lambda name: name != "lock"  # noqa: E731
-    assert on_each(lambda mine, folder: mine.mirror(folder, kept)) == [True] * 5
+    on_each(lambda mine, folder: mine.mirror(folder, kept))
     assert contents(b) == {**contents(a), "lock": "b's"}
     assert not (b / "old").exists()
     assert (b / "adapter").stat().st_mtime_ns == (a / "adapter").stat().st_mtime_ns
