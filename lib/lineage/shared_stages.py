@@ -35,7 +35,7 @@ def survey_together(
         return stage
     for earlier in list_stages(stages_dir):
         if earlier <= number:
-            machines.mirror(Path(f"{settings.output}_stage{earlier}"), is_shared)
+            machines.mirror(Path(f"{settings.output}_stage{earlier}"), is_shared, empties=False)
     return survey_one(stages_dir, number, chosen=chosen, overrides=overrides)
 
 

@@ -56,7 +56,7 @@ class Alone:
         """Find out which machines share `folder`; whether any does not."""
         return False
 
-    def mirror(self, folder: Path, kept: Kept = everything) -> None:
+    def mirror(self, folder: Path, kept: Kept = everything, *, empties: bool = True) -> None:
         """See Copies."""
 
     def collect(self, folder: Path) -> None:

@@ -63,14 +63,20 @@ class Copies:
                 return ""
         return name
 
-    def mirror(self, folder: Path, kept: Kept = everything) -> None:
-        """Make `folder` on machines that are apart as it is on rank 0's."""
+    def mirror(self, folder: Path, kept: Kept = everything, *, empties: bool = True) -> None:
+        """Make `folder` on machines that are apart as it is on rank 0's.
+
+        Unless it `empties`, raises RunError where rank 0 has nothing and another machine has: the machines may
+        have been numbered in another order than before.
+        """
         if not self.apart:
             return
         there = self.meeting.first("listing", self._first_listing(folder, kept))
         wanted: list[str] = []
         if self.is_apart:
             here = _listing(folder, kept)
+            if here and not (there or empties):
+                raise RunError(_without_source(folder, self.meeting.place.host))
             _remove(folder, here.keys() - there.keys())
             wanted = sorted(name for name, stamp in there.items() if here.get(name) != stamp)
         by_rank = self.meeting.all("wanted", wanted)
@@ -165,6 +171,15 @@ def _remove(folder: Path, names: set[str]) -> None:
         if inner.is_dir() and not any(inner.iterdir()):
             with suppress(OSError):
                 inner.rmdir()
+
+
+def _without_source(folder: Path, host: str) -> Problem:
+    return Problem(
+        where=str(folder),
+        value=f"{host} has files there, and rank 0's machine, whose folder counts, has none",
+        expected="the machine that has trained so far as the first one",
+        remedy=f"start with {host} as machine 0, or remove the folder on {host}, or share the output folder",
+    )
 
 
 def _not_written(path: Path, error: OSError) -> Problem:

@@ -110,8 +110,8 @@ class Together(Alone):
         self.copies.look(folder)
         return bool(self.copies.apart)
 
-    def mirror(self, folder: Path, kept: Kept = everything) -> None:
-        self.copies.mirror(folder, kept)
+    def mirror(self, folder: Path, kept: Kept = everything, *, empties: bool = True) -> None:
+        self.copies.mirror(folder, kept, empties=empties)
 
     def collect(self, folder: Path) -> None:
         self.copies.collect(folder)

@@ -98,25 +98,41 @@ def test_rank_0_gets_the_parts_of_the_others(on_each: Callable, tmp_path: Path) 
     assert contents(tmp_path / "a/stage") == expected
 
 
-def test_a_link_is_not_followed(on_each: Callable, tmp_path: Path) -> None:
-    write(tmp_path / "a/stage", adapter="x")
-    (tmp_path / "b/stage").mkdir(parents=True)
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "b/stage/checkpoint").symlink_to(tmp_path / "outside")
-
+def refused(work: Callable[[Copies, Path], None]) -> Callable[[Copies, Path], str]:
+    """What one of them refuses, while the others wait."""
     found = threading.Event()
 
-    def mirror(mine: Copies, folder: Path) -> str:
+    def run(mine: Copies, folder: Path) -> str:
         def look_up() -> None:
             if found.is_set():
                 raise RunError(Problem("another one has ended"))
 
         mine.meeting.look_up = look_up
         with pytest.raises(RunError) as caught:
-            mine.mirror(folder)
+            work(mine, folder)
         found.set()
         return str(caught.value)
 
-    said = on_each(mirror)
+    return run
+
+
+def test_what_only_another_machine_has_is_not_removed(on_each: Callable, tmp_path: Path) -> None:
+    """Numbered in another order than before, the machines have a first one that is empty."""
+    write(tmp_path / "b/stage", adapter="of days", stage="whole")
+    said = on_each(refused(lambda mine, folder: mine.mirror(folder, empties=False)))
+    assert "b has files there, and rank 0's machine, whose folder counts, has none" in said[2]
+    assert "start with b as machine 0" in said[2]
+    assert contents(tmp_path / "b/stage") == {"adapter": "of days", "stage": "whole"}
+    on_each(lambda mine, folder: mine.mirror(folder))
+    assert contents(tmp_path / "b/stage") == {}
+
+
+def test_a_link_is_not_followed(on_each: Callable, tmp_path: Path) -> None:
+    write(tmp_path / "a/stage", adapter="x")
+    (tmp_path / "b/stage").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "b/stage/checkpoint").symlink_to(tmp_path / "outside")
+
+    said = on_each(refused(lambda mine, folder: mine.mirror(folder)))
     assert "a link inside a stage's folder" in said[2]
     assert not list((tmp_path / "outside").iterdir())
