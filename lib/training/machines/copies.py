@@ -8,6 +8,7 @@ files go through the meeting's store, a few megabytes at a time.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ PART = 4 * 2**20
 """Bytes; torch's store takes 8 MiB at most."""
 UNDERWAY = 4
 """Parts of a file that are in the store at a time."""
+LOOKS, LOOK_PAUSE = 5, 0.1
+"""A network file system may be late."""
 COPYING = ".copying"
 Kept = Callable[[str], bool]
 """Whether a file, by its path in the folder, is one that is copied."""
@@ -46,7 +49,7 @@ class Copies:
         place = self.meeting.place
         name = self.meeting.first("mark", self._marked(folder))
         # A folder that rank 0 cannot write into is refused soon, with what to do.
-        sees = not name or not place.leads or (folder / name).exists()
+        sees = not name or not place.leads or _appears(folder / name)
         self.apart = tuple(rank for rank, seen in enumerate(self.meeting.all("seen", sees)) if not seen)
         if place.rank == 0 and name:
             (folder / name).unlink()
@@ -66,8 +69,8 @@ class Copies:
     def mirror(self, folder: Path, kept: Kept = everything, *, empties: bool = True) -> None:
         """Make `folder` on machines that are apart as it is on rank 0's.
 
-        Unless it `empties`, raises RunError where rank 0 has nothing and another machine has: the machines may
-        have been numbered in another order than before.
+        Unless it `empties`, raises RunError where rank 0 has nothing and another machine has: they may have
+        been numbered in another order before.
         """
         if not self.apart:
             return
@@ -145,6 +148,14 @@ class Copies:
             os.fsync(file.fileno())
         os.utime(temporary, ns=(modified, modified))
         os.replace(temporary, path)
+
+
+def _appears(path: Path) -> bool:
+    for _ in range(LOOKS):
+        if path.exists():
+            return True
+        time.sleep(LOOK_PAUSE)
+    return False
 
 
 def _listing(folder: Path, kept: Kept) -> dict[str, Any]:
