@@ -19,8 +19,12 @@ HOSTS = places("a", "a", "b", "b", "c")
 
 
 @pytest.fixture
-def on_each(tmp_path: Path) -> Callable[[Callable[[Copies, Path], T]], list[T]]:
+def on_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Copies, Path], T]], list[T]]:
     """Calls a function in each process, with the folder as its machine sees it: a and c share, b does not."""
+
+    monkeypatch.setattr(copies, "LOOK_PAUSE", 0.01)
 
     def run(work: Callable[[Copies, Path], T], store: MemoryStore | None = None) -> list[T]:
         def one(meeting: Meeting) -> T:
