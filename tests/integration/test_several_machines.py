@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster_tools import cluster_tools
 from machines import Machine, two_machines, why_not
-from several_machines import EXAMPLES, Ended, digest, losses, started, worker
+from several_machines import EXAMPLES, Ended, Run, digest, losses, started, worker
 from tiny_curriculum import Curriculum
 from train_command import ROOT
 
@@ -109,7 +109,7 @@ def test_a_killed_rank_ends_the_other_and_the_same_command_goes_on(
         second = curriculum.copy_to(tmp_path / "second")
         apart(pair, curriculum.folder, second.folder)
     with started(pair, curriculum.folder, "--stage", 1) as run:
-        _wait_for(curriculum.stage_dir(1) / "checkpoint-20/manifest.json")
+        _wait_for(curriculum.stage_dir(1) / "checkpoint-20/manifest.json", run)
         elsewhere = curriculum.command("--stage", 1)
         assert elsewhere.returncode == 2
         assert "on node0 is training it" in elsewhere.stderr
@@ -130,7 +130,7 @@ def test_a_machine_that_is_gone(pair: Pair, new_curriculum: New, tmp_path: Path)
     curriculum = new_curriculum(tmp_path / "curriculum")
     curriculum.set(1, **{**ENOUGH_TO_BE_KILLED, "SFT_MAX_STEPS": 5000, "SFT_SAVE_STEPS": 5000})
     with started(pair, curriculum.folder, "--stage", 1) as run:
-        _wait_for(curriculum.stage_dir(1) / "tracking.json")
+        _wait_for(curriculum.stage_dir(1) / "tracking.json", run)
         try:
             pair[1].run("ip", "link", "set", "eth0", "down")
             pulled = time.monotonic()
@@ -150,7 +150,7 @@ def test_a_stop_on_one_machine_saves_on_all(
     curriculum = new_curriculum(tmp_path / "curriculum")
     curriculum.set(1, **ENOUGH_TO_BE_KILLED)
     with started(pair, curriculum.folder, "--stage", 1) as run:
-        _wait_for(curriculum.stage_dir(1) / "checkpoint-10/manifest.json")
+        _wait_for(curriculum.stage_dir(1) / "checkpoint-10/manifest.json", run)
         for _ in range(2):
             os.kill(worker(1, curriculum.folder), signal.SIGTERM)
             time.sleep(0.2)
@@ -278,8 +278,10 @@ def _ended(pair: Pair, curriculum: Curriculum, *arguments: object, **options: ob
         return run.ended()
 
 
-def _wait_for(path: Path, seconds: float = 120) -> None:
+def _wait_for(path: Path, run: Run, seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not path.exists():
+        over = [command for command in run.commands if command.poll() is not None]
+        assert not over, "\n----\n".join(ended.said for ended in run.ended())
         assert time.monotonic() < until, f"no {path}"
         time.sleep(0.1)
