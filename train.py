@@ -36,18 +36,21 @@ from lib.commands.stage_steps import (
 from lib.commands.suggest import show_suggestion
 from lib.heartbeat import phase
 from lib.lineage.completion import make_record, open_stage
-from lib.lineage.curriculum import SurveyedStage, choose_stages, survey_one, with_base
+from lib.lineage.curriculum import SurveyedStage, choose_stages, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
 from lib.lineage.obstacles import preconditions
-from lib.lineage.resumption import full_fingerprint
+from lib.lineage.resumption import full_fingerprint, run_fingerprint
+from lib.lineage.shared_stages import is_shared, survey_together
 from lib.lineage.stage_batch import with_batch
 from lib.lineage.stage_lock import hold_stage
 from lib.preflight.check import preflight
 from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
+from lib.training.machines.alone import Alone
+from lib.training.machines.joined import joined
 from lib.training.processes.launch import World, is_worker, plan_world, prepare_environment, run_workers
 from lib.training.processes.signals import StopSignals, code_of, say_end
-from lib.training.processes.worker_words import say_last
+from lib.training.processes.worker_words import is_heard, say_last
 from lib.training.watchdog.watchdog import Watch, watching
 
 
@@ -60,7 +63,7 @@ def main() -> int:
         say_last(str(error))
         return 2
     except RunError as error:
-        say_last(str(error))
+        say_last(str(error), follows=error.follows)
         return 1
     except KeyboardInterrupt as interrupt:
         say_end(interrupt)
@@ -76,31 +79,34 @@ def run(options: argparse.Namespace) -> int:
     if options.status:
         return show_status(options)
     world = plan_world(options.nproc, hardware=options.hardware)
-    chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
-    if options.plan:
-        return show_plans(options, chosen, world)
-    if options.check:
-        return check_stages(options, chosen, world)
-    if options.evaluate_only:
-        return evaluate_only(options, chosen, world)
-    return train(options, chosen, world)
+    with joined(world, looks_only=options.plan or options.check) as machines:
+        chosen = choose_stages(options.stage, options.stages_dir, base_too=options.evaluate_only)
+        if options.plan:
+            return show_plans(options, chosen, world)
+        if options.check:
+            return check_stages(options, chosen, world)
+        if options.evaluate_only:
+            return evaluate_only(options, chosen, world, machines)
+        return train(options, chosen, world, machines)
 
 
-def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
+def train(options: argparse.Namespace, chosen: Sequence[int], world: World, machines: Alone) -> int:
     """Run the chosen stages in turn; those that are complete and up to date are left alone, one that was
     interrupted goes on where it stood."""
     prepare_environment(world)
     signals = StopSignals.installed()
     for number in chosen:
-        stage = survey_one(options.stages_dir, number, chosen=chosen, overrides=options.set)
-        if stage.status.state == "complete" and not options.force:
-            print(f"{stage.status.line()}\n  up to date, left alone (--force runs it again)", flush=True)
-            send_left(stage.settings.stage_dir, stage.settings.tracking)
+        stage = survey_together(machines, options.stages_dir, number, chosen=chosen, overrides=options.set)
+        if machines.decided("complete", stage.status.state == "complete") and not options.force:
+            machines.say(stage.status.line(), "  up to date, left alone (--force runs it again)")
+            machines.on_first(send_left, stage.settings.stage_dir, stage.settings.tracking)
         else:
             # Before torch is loaded: what is wrong is said within a second.
             preconditions(stage, restart=options.restart)
-            stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
+            with machines.leaders_first("base"):
+                stage = with_base(stage, options.stages_dir, chosen=chosen, overrides=options.set)
             stage = with_batch(stage, world)
+            machines.agree("run", run_fingerprint(stage))
             warnings = preflight(stage, world, restart=options.restart)
             if world.distributed and not is_worker():
                 sharded = world.shards(stage.settings.training)
@@ -108,17 +114,24 @@ def train(options: argparse.Namespace, chosen: Sequence[int], world: World) -> i
                 if code:
                     return code
             else:
-                with failures_explained(stage, world), watching(Watch.of(stage.settings, world)):
-                    run_stage(stage, world, warnings, signals, restart=options.restart)
-        verdict = failed_gate(stage.settings)
-        if verdict and not is_worker():
-            print(*verdict, sep="\n", file=sys.stderr)
+                watched = watching(Watch.of(stage.settings, world), machines)
+                with failures_explained(stage, world), machines.heeded(), watched:
+                    run_stage(stage, world, machines, warnings, signals, restart=options.restart)
+        verdict = machines.decided("gate", failed_gate(stage.settings))
+        if verdict and not is_heard():
+            machines.on_first(print, *verdict, sep="\n", file=sys.stderr)
             return 1
     return 0
 
 
 def run_stage(
-    stage: SurveyedStage, world: World, warnings: Sequence[str], signals: StopSignals, *, restart: bool
+    stage: SurveyedStage,
+    world: World,
+    machines: Alone,
+    warnings: Sequence[str],
+    signals: StopSignals,
+    *,
+    restart: bool,
 ) -> None:
     """From settings to an adapter with its record. Whatever can be wrong with the input is found
     before the first file of the stage is written; the record comes last and means complete."""
@@ -134,10 +147,12 @@ def run_stage(
 
     settings = stage.settings
     check_targets(settings)
-    rows = stage_rows(stage, world)
+    rows = stage_rows(stage, world, machines)
 
     evaluates = bool(rows.validation)
-    processes = Processes(settings, world, rows.compute.dtype, evaluates=evaluates, signals=signals)
+    processes = Processes(
+        settings, world, rows.compute.dtype, evaluates=evaluates, signals=signals, machines=machines
+    )
     notices = [*warnings, *rows.notices, *machine_remarks(settings, world)]
     announce(stage, rows, processes, notices)
 
@@ -162,6 +177,7 @@ def run_stage(
             results = (base, census, fitted, scores, tracker.run_id, notices)
             record = make_record(stage, rows.chat, rows.data, *results)
             processes.on_main(close_stage, stage, rows, record, scores, tracker)
+            machines.mirror(settings.stage_dir, is_shared)
 
 
 if __name__ == "__main__":

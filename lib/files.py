@@ -85,6 +85,12 @@ def built_aside(destination: Path) -> Iterator[Path]:
     shutil.rmtree(former, ignore_errors=True)
 
 
+def empty_folder(folder: Path) -> None:
+    """An empty folder in its place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
 def aside_of(destination: Path) -> Path:
     """Where `built_aside` builds it: other processes may help to fill it."""
     destination = destination.resolve()

@@ -44,6 +44,8 @@ def _add_running(add: Callable[..., object]) -> None:
         metavar="N",
         help="processes on this machine (default: one per visible GPU, else 1)",
     )
+    # DeepSpeed's launcher gives it; the environment says the same.
+    add("--local_rank", type=int, help=argparse.SUPPRESS)
     add("--force", action="store_true", help="run stages again that are complete and up to date")
     add(
         "--restart",

@@ -15,17 +15,20 @@ from lib.data.prepare import load_mixture, prepare_heldout
 from lib.heartbeat import phase
 from lib.lineage.base_scores import keep_base_scores
 from lib.lineage.completion import finish_stage, keep_evaluation, scores_table
-from lib.lineage.curriculum import SurveyedStage, survey, survey_one, with_base
+from lib.lineage.curriculum import SurveyedStage, survey, with_base
 from lib.lineage.finished import finished_record
 from lib.lineage.gate import earlier_stages
 from lib.lineage.replayed import replayed_stages
+from lib.lineage.resumption import run_fingerprint
+from lib.lineage.shared_stages import is_shared, survey_together
 from lib.lineage.stage_batch import with_batch
 from lib.settings import list_stages
+from lib.training.machines.alone import Alone
 from lib.training.processes.launch import World, is_worker, prepare_environment, run_workers
 from lib.training.watchdog.watchdog import Watch, watching
 
 
-def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:
+def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: World, machines: Alone) -> int:
     """Evaluate the chosen stages in turn. Raises InputError for one that is not complete."""
     prepare_environment(world)
     for number in chosen:
@@ -37,19 +40,23 @@ def evaluate_only(options: argparse.Namespace, chosen: Sequence[int], world: Wor
             stages = survey(options.stages_dir, list_stages(options.stages_dir) or (1,), thorough=True)
             first = stages[0].settings
             watch = replace(Watch.of(first, world), folder=Path(f"{first.output}_stage0"))
-            with evaluation_explained(first, 0, world), watching(watch):
-                evaluate_base(stages, options.stages_dir, world)
+            with evaluation_explained(first, 0, world), machines.heeded(), watching(watch, machines):
+                evaluate_base(stages, options.stages_dir, world, machines)
         else:
-            stage = survey_one(options.stages_dir, number, chosen=[number], overrides=options.set)
-            stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
+            stage = survey_together(
+                machines, options.stages_dir, number, chosen=[number], overrides=options.set
+            )
+            with machines.leaders_first("base"):
+                stage = with_base(stage, options.stages_dir, chosen=[number], overrides=options.set)
             stage = with_batch(stage, world)
-            watch = Watch.of(stage.settings, world)
-            with evaluation_explained(stage.settings, number, world), watching(watch):
-                evaluate_finished(stage, world)
+            machines.agree("run", run_fingerprint(stage))
+            explained = evaluation_explained(stage.settings, number, world)
+            with explained, machines.heeded(), watching(Watch.of(stage.settings, world), machines):
+                evaluate_finished(stage, world, machines)
     return 0
 
 
-def evaluate_finished(stage: SurveyedStage, world: World) -> None:
+def evaluate_finished(stage: SurveyedStage, world: World, machines: Alone) -> None:
     """Score a complete stage again, on its own set and on earlier ones, and renew what is kept of it."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import NOTHING, Evaluator
@@ -69,9 +76,9 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     with phase("tokenise"):
         mixture = load_mixture(settings, chat, earlier=replayed_stages(stage), clean=cleaning_of(settings))
         own, notices = evaluation_set(settings, prepare_heldout(settings, mixture), chat)
-    processes = Processes(settings, world, compute.dtype, evaluates=False)
+    processes = Processes(settings, world, compute.dtype, evaluates=False, machines=machines)
     processes.say(stage.headline, world.line(settings.training), compute.line(), *notices)
-    with phase("merge"), processes.main_first("merging the earlier stages"):
+    with phase("merge"), machines.keepers_first("merge"):
         base = obtain_stage_base(
             settings.model, stage.chain.adapters, settings.merged_base_dir,
             key=stage.chain.key, mode=record.merge_mode,
@@ -90,9 +97,10 @@ def evaluate_finished(stage: SurveyedStage, world: World) -> None:
     processes.on_main(keep_evaluation, settings.stage_dir, record, scores)
     processes.on_main(write_stage_report, stage, record, scores, mixture, chat)
     processes.on_main(finish_stage, settings.stage_dir, record)
+    machines.mirror(settings.stage_dir, is_shared)
 
 
-def evaluate_base(stages: Sequence[SurveyedStage], stages_dir: Path, world: World) -> None:
+def evaluate_base(stages: Sequence[SurveyedStage], stages_dir: Path, world: World, machines: Alone) -> None:
     """Score the untouched base on the evaluation set of every stage: where the curriculum began."""
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.evaluation.heldout import Evaluator
@@ -107,7 +115,7 @@ def evaluate_base(stages: Sequence[SurveyedStage], stages_dir: Path, world: Worl
     first = under_all.settings
     compute = choose_compute(first.model)
     tokenizer = load_tokenizer(first.model)
-    processes = Processes(first, world, compute.dtype, evaluates=False)
+    processes = Processes(first, world, compute.dtype, evaluates=False, machines=machines)
     headline = f"\nstage 0  the untouched base {first.model.base_model}"
     processes.say(headline, world.line(first.training), compute.line())
     base = obtain_base(first.model, [], first.merged_base_dir, key="")

@@ -20,7 +20,7 @@ from lib.model.base_files import base_folder
 from lib.settings import EvaluationSettings, InputError, RunError, StageSettings
 from lib.settings.errors import without_password
 from lib.training.processes.launch import World
-from lib.training.processes.worker_words import is_heard, say_last
+from lib.training.processes.worker_words import Told, is_heard, say_last
 from lib.training.sizing.devices import device_memory
 from lib.training.sizing.savings import savings_lines
 
@@ -61,31 +61,29 @@ def explained(
         explanation = explain(error)
         if explanation is None and not is_heard():
             raise
-        if explanation is None:
-            say_last(trace)
-        else:
-            _tell(headline, explanation, error, trace, log, advice)
-        raise SystemExit(1) from None
+        told = _told(headline, explanation, error, trace, log, advice) if explanation else trace
+        follows = explanation is not None and explanation.failure.follows
+        say_last(told, follows=follows)
+        raise Told(told, follows=follows) from None
     if replaces:
         with suppress(OSError):  # it may stand in a folder that is only read
             log.unlink(missing_ok=True)
 
 
-def _tell(
+def _told(
     headline: str,
     found: Explanation,
     error: Exception,
     trace: str,
     log: Path,
     advice: Callable[[], Sequence[str]],
-) -> None:
+) -> str:
     lower: Sequence[str] = ()
     if found.failure.about_memory:
         traceback.clear_frames(error.__traceback__)  # what they hold is what is short
         gc.collect()
         lower = advice()
-    lines = found.lines(headline, lower)
-    say_last("\n".join([*lines, *_kept(log, trace)]), follows=found.failure.follows)
+    return "\n".join([*found.lines(headline, lower), *_kept(log, trace)])
 
 
 def memory_advice(stage: SurveyedStage, world: World) -> list[str]:

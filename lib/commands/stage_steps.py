@@ -19,9 +19,11 @@ from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.record import StageRecord
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.resumption import Progress
+from lib.lineage.shared_stages import is_shared
 from lib.lineage.trained import keep_trained
 from lib.model.base_files import obtain_base_folder
 from lib.settings import StageSettings
+from lib.training.machines.alone import Alone
 from lib.training.processes.launch import World
 
 if TYPE_CHECKING:
@@ -66,8 +68,14 @@ def check_targets(settings: StageSettings) -> None:
 
 
 @phase("tokenise")
-def stage_rows(stage: SurveyedStage, world: World) -> StageRows:
-    """The mixed training rows and the held-out rows. Raises InputError for what is wrong with the data."""
+def stage_rows(stage: SurveyedStage, world: World, machines: Alone) -> StageRows:
+    """The mixed training rows and the held-out rows, prepared by one process of each machine; the others find
+    them prepared. Raises InputError for what is wrong with the data."""
+    with machines.leaders_first("rows"):
+        return _stage_rows(stage, world)
+
+
+def _stage_rows(stage: SurveyedStage, world: World) -> StageRows:
     from lib.evaluation.evaluation_set import evaluation_set
     from lib.model.base import choose_compute, load_tokenizer
     from lib.training.quiet import quiet_libraries
@@ -102,7 +110,7 @@ def load_model(
     from lib.model.stage_base import load_stage_base, obtain_stage_base
 
     model_settings, adapters = stage.settings.model, stage.chain.adapters
-    with phase("merge") if adapters else nullcontext(), processes.main_first("merging the earlier stages"):
+    with phase("merge") if adapters else nullcontext(), processes.machines.keepers_first("merge"):
         base = obtain_stage_base(
             model_settings, adapters, stage.settings.merged_base_dir,
             key=stage.chain.key, mode=model_settings.merge_mode,
@@ -143,6 +151,7 @@ def train_adapter(
     round_adapter(model, settings.lora)
     processes.on_main(save_adapter, model, rows.tokenizer, settings, base)
     processes.on_main(keep_trained, settings.stage_dir, progress.checkpoints.fingerprint, fitted)
+    processes.machines.mirror(settings.stage_dir, is_shared)
     return fitted
 
 

@@ -19,6 +19,7 @@ from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.file_hashes import file_sha256
 from lib.lineage.record import RECORD, REPORT, TRACKING, StageRecord, versions, write_record
 from lib.lineage.resumption import Progress, find_progress
+from lib.lineage.shared_stages import is_shared
 from lib.lineage.trained import TRAINED
 from lib.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lib.model.base_files import TEMPLATE_FILE, tokenizer_files
@@ -53,7 +54,9 @@ def open_stage(
         if progress.anew:
             _begin(stage.settings.stage_dir, progress.checkpoints)
         found = [progress]
-    return processes.gather(found)[0]
+    progress = processes.gather(found)[0]
+    processes.machines.mirror(stage.settings.stage_dir, is_shared)
+    return progress
 
 
 def _begin(folder: Path, checkpoints: Checkpoints) -> None:

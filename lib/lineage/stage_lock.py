@@ -24,7 +24,7 @@ def hold_stage(settings: StageSettings, processes: Processes) -> Iterator[None]:
     it; a run that died has nothing."""
     folder = settings.stage_dir
     with ExitStack() as held:
-        if processes.is_main:
+        if processes.machines.keeps_files:
             folder.mkdir(parents=True, exist_ok=True)
             held.callback(_remove_if_empty, folder)
             note = {"pid": os.getpid(), "host": socket.gethostname()}

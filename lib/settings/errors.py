@@ -53,6 +53,9 @@ class RunError(Exception):
     """The run cannot go on, and neither input nor code are to blame: a disk is full, say. Commands print the
     message, which says what to do, and exit with 1, without a traceback."""
 
+    follows = False
+    """Whether it only comes of another process's failure."""
+
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         super().__init__(problem)

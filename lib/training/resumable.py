@@ -19,6 +19,7 @@ from lib.heartbeat import phase
 from lib.training.checkpoints.checkpoints import Checkpoints
 from lib.training.checkpoints.deepspeed_files import loaded_without_pickle
 from lib.training.checkpoints.session import SESSION, STATE, Session, read_session
+from lib.training.machines.alone import Alone
 from lib.training.processes.signals import Interrupted, StopSignals
 from lib.training.random_state import untouched_random_state
 from lib.training.sizing.peak_memory import peak_memory_bytes
@@ -32,10 +33,17 @@ class ResumableTrainer(SFTTrainer):
     """Of StageTrainer: what this process has counted since the last log."""
 
     def __init__(
-        self, *args: Any, checkpoints: Checkpoints, limit: int, signals: StopSignals, **options: Any
+        self,
+        *args: Any,
+        checkpoints: Checkpoints,
+        limit: int,
+        signals: StopSignals,
+        machines: Alone,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.checkpoints, self.limit, self.signals = checkpoints, limit, signals
+        self.machines = machines
         self.session = Session()
         """Up to the checkpoint that this run goes on from."""
         self._from: Path | None = None
@@ -153,7 +161,8 @@ class ResumableTrainer(SFTTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As transformers does it, but into a folder that becomes the checkpoint when everything is in it."""
         described = self._before_evaluation or self._description()
-        with self.checkpoints.writing(self.state.global_step, self.accelerator) as folder:
+        step = self.state.global_step
+        with self.checkpoints.writing(step, self.accelerator, self.machines) as folder:
             self.save_model(str(folder), _internal_call=True)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))
@@ -162,7 +171,7 @@ class ResumableTrainer(SFTTrainer):
                 (folder / TRAINING_ARGS_NAME).unlink()  # a pickle, and nobody reads it
                 for name, text in described.items():
                     (folder / name).write_text(text, encoding="utf-8")
-        if self.args.should_save:
+        if self.machines.keeps_files:
             self._rotate()
 
     def _rotate(self) -> None:

@@ -79,7 +79,7 @@ def fit(
     with phase("training"):
         trainer.go_on_from(go_on_from)
     seconds, state = trainer.seconds, trainer.state
-    return FitResult(
+    result = FitResult(
         steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),
         tokens=_tokens_trained(state.log_history),
@@ -93,6 +93,8 @@ def fit(
         notices=trainer.guard.notices(state.global_step),
         phase_seconds=rounded(HEART.seconds),
     )
+    _let_go(trainer)
+    return result
 
 
 def build_trainer(
@@ -137,6 +139,7 @@ def build_trainer(
         checkpoints=checkpoints or Checkpoints(settings.stage_dir, {}),
         limit=settings.training.save_total_limit,
         signals=processes.signals,
+        machines=processes.machines,
         processing_class=tokenizer,
         callbacks=[*noise, *callbacks, *stopping, FirstStep(model), Beats(), BoundWaiting()],
     )
@@ -144,6 +147,13 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     processes.say(*trainer.labelled_loss.notices)
     return trainer
+
+
+def _let_go(trainer: StageTrainer) -> None:
+    """DeepSpeed's hooks hold the model by way of C++, where Python's garbage collector does not look: that of
+    the next stage would come beside it."""
+    if trainer.deepspeed is not None:
+        trainer.deepspeed.destroy()
 
 
 def _final_eval(trainer: StageTrainer) -> dict[str, float]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib.files import aside_of, built_aside, finish_changes, remove_folder
+from lib.files import aside_of, built_aside, empty_folder, finish_changes, remove_folder
 from lib.settings.errors import Problem, RunError
 from lib.settings.metrics import direction
 from lib.training.checkpoints.manifest import DamagedError, Manifest, outlined, seal, verified
 from lib.training.checkpoints.session import best_step
+from lib.training.machines.alone import ALONE, Alone
 
 PREFIX = "checkpoint-"
 SET_ASIDE = ".damaged"
@@ -43,19 +45,27 @@ class Checkpoints:
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     @contextmanager
-    def writing(self, step: int, everyone: Everyone) -> Iterator[Path]:
+    def writing(self, step: int, everyone: Everyone, machines: Alone = ALONE) -> Iterator[Path]:
         """A folder for the parts of all processes, who enter and leave together. It becomes the checkpoint
-        when all parts are in it; until then what was there is as it was."""
+        when all parts are in it; until then what was there is as it was. Machines that do not share the
+        folder have the same afterwards."""
+        place, aside = self.at(step), aside_of(self.at(step))
         with ExitStack() as building:
             if everyone.is_main_process:
-                building.enter_context(built_aside(self.at(step)))
+                building.enter_context(built_aside(place))
+            elif machines.keeps_files:
+                empty_folder(aside)
             everyone.wait_for_everyone()
-            aside = aside_of(self.at(step))
             yield aside
             everyone.wait_for_everyone()
+            machines.collect(aside)
             if everyone.is_main_process:
                 seal(aside, step, self.fingerprint)
+        if machines.keeps_files and not everyone.is_main_process:
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(aside, place)
         everyone.wait_for_everyone()
+        machines.mirror(place)
 
     def newest_whole(self, *, goes_back: bool) -> tuple[Manifest | None, list[str]]:
         """The newest checkpoint that is what was saved, and what became of those that are not: they are set

@@ -29,6 +29,7 @@ class World:
 
     processes: int
     gpus: int
+    machines: int = 1
     card: Card | None = None
     """GPUs of this kind are planned for, instead of what is here."""
 
@@ -43,10 +44,12 @@ class World:
         return self.distributed and (training.zero_stage == "2" or training.deepspeed_config is not None)
 
     def line(self, training: TrainingSettings) -> str:
-        kind = f"x {self.card.name}" if self.card else f"GPU{'s' * (self.gpus != 1)}"
-        device = f"{self.gpus} {kind}" if self.gpus else "CPU"
+        gpus = self.gpus * self.machines
+        kind = f"x {self.card.name}" if self.card else f"GPU{'s' * (gpus != 1)}"
+        device = f"{gpus} {kind}" if gpus else "CPU"
         alone = "plain data parallel" if self.processes > 1 else "no sharding needed"
-        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}, " + (
+        spread = f" on {self.machines} machines" if self.machines > 1 else ""
+        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}{spread}, " + (
             "DeepSpeed ZeRO-2" if self.shards(training) else alone
         )
 
@@ -61,7 +64,8 @@ def plan_world(
     """
     gpus, card = parse_hardware(hardware) if hardware else (count_gpus(environ), None)
     if "WORLD_SIZE" in environ and not hardware:
-        return World(int(environ["WORLD_SIZE"]), gpus)
+        processes = int(environ["WORLD_SIZE"])
+        return World(processes, gpus, -(-processes // processes_here(processes, environ)))
     if nproc is not None and (nproc < 1 or (gpus and nproc > gpus)):
         raise InputError.of(
             where="command line",
@@ -71,6 +75,11 @@ def plan_world(
             remedy="lower --nproc, or leave it out",
         )
     return World(nproc or max(gpus, 1), gpus, card=card)
+
+
+def processes_here(processes: int, environ: Mapping[str, str] = os.environ) -> int:
+    """Those of this machine, as torchrun or DeepSpeed's launcher says; where nobody does, all."""
+    return int(environ.get("LOCAL_WORLD_SIZE") or environ.get("LOCAL_SIZE") or processes)
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
@@ -88,7 +97,9 @@ def prepare_environment(world: World) -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         keep_freed_memory()
     # DeepSpeed compiles its shared-memory operator with ninja, which lies beside the interpreter.
-    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    path, beside = os.environ.get("PATH", ""), os.path.dirname(sys.executable)
+    if path.partition(os.pathsep)[0] != beside:
+        os.environ["PATH"] = beside + os.pathsep + path
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from lib.heartbeat import phase
 from lib.settings import StageSettings
+from lib.training.machines.alone import ALONE, Alone
 from lib.training.processes.launch import World
 from lib.training.processes.signals import StopSignals
 
@@ -31,12 +32,15 @@ class Processes:
         *,
         evaluates: bool,
         signals: StopSignals | None = None,
+        machines: Alone = ALONE,
     ) -> None:
         from lib.training.arguments import trainer_arguments
         from lib.training.processes.operators import compile_operators
         from lib.training.processes.waiting import bound_waiting
 
+        gc.collect()  # the model of an earlier stage, which only circles hold
         self.world = world
+        self.machines = machines
         self.signals = signals or StopSignals()
         if world.shards(settings.training):
             compile_operators(on_gpu=world.gpus > 0)
@@ -59,10 +63,6 @@ class Processes:
         if self.is_main:
             for line in lines:
                 print(line, flush=True)
-
-    def main_first(self, what: str) -> AbstractContextManager[None]:
-        """Rank 0 goes through the block alone, then the others."""
-        return self.arguments.main_process_first(local=False, desc=what)
 
     def gather(self, items: list[T]) -> list[T]:
         """The lists of all processes as one, the same on every process, in the order of ranks."""

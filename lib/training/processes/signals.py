@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -28,10 +29,15 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.number
 
 
+REPEATED_SECONDS = 3.0
+"""In which a worker may be told twice of one wish: by the scheduler of a cluster and by its launcher."""
+
+
 class StopSignals:
     """What SIGINT and SIGTERM do in this process. A second one ends it at once, whatever it does."""
 
     def __init__(self) -> None:
+        self._heard_again_from = 0.0
         self.received = 0
         """Number of the signal that has come and is still to be obeyed."""
         self._can_wait = False
@@ -50,11 +56,18 @@ class StopSignals:
         return signals
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        repeatable = "LOCAL_RANK" in os.environ
+        self._heard_again_from = time.monotonic() + REPEATED_SECONDS
         for each in STOPPING:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, self._again if repeatable else signal.SIG_DFL)
         self.received = number
         if not self._can_wait:
             raise Interrupted(number)
+
+    def _again(self, number: int, _: FrameType | None) -> None:
+        if time.monotonic() >= self._heard_again_from:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     @contextmanager
     def at_step_boundaries(self) -> Iterator[None]:
@@ -79,9 +92,12 @@ class StopSignals:
 
 def say_end(interrupt: KeyboardInterrupt) -> None:
     """Tell the person who ended the command."""
-    said = interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
-    if said:
+    if said := said_of(interrupt):
         print(said, file=sys.stderr, flush=True)
+
+
+def said_of(interrupt: KeyboardInterrupt) -> str:
+    return interrupt.said if isinstance(interrupt, Interrupted) else "interrupted"
 
 
 def code_of(interrupt: KeyboardInterrupt) -> int:

@@ -27,6 +27,17 @@ LATE = 5 * 10**9
 """Nanoseconds after the first failure from which on a kill is the launcher's own: it waits for 30 seconds."""
 
 
+class Told(SystemExit):
+    """Ends the command with 1; what there is to say of it was said. `follows` as in `say_last`."""
+
+    def __init__(self, text: str, *, follows: bool = False) -> None:
+        super().__init__(1)
+        self.text, self.follows = text, follows
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def say_last(text: str, *, follows: bool = False, environ: Mapping[str, str] = os.environ) -> None:
     """What ends the command, on stderr; in a worker of ours left for the launching command instead.
 
@@ -91,7 +102,7 @@ def _told(failure: ProcessFailure) -> dict[str, Any]:
 
 
 def _of(rank: int, failures: Iterable[ProcessFailure]) -> str:
-    """Which rank, where they did not all say the same."""
+    """Which rank, where they did not all say the same; rank 0 speaks for all."""
     notes: list[Any] = [failure.message for failure in failures]
     said = {note["message"] for note in notes if isinstance(note, dict)}
-    return f"[rank {rank}] " if len(said) > 1 else ""
+    return f"[rank {rank}] " if rank and len(said) > 1 else ""

@@ -24,6 +24,7 @@ from pathlib import Path
 from lib.heartbeat import HEART, beat
 from lib.settings import StageSettings
 from lib.training.durations import readable_duration
+from lib.training.machines.alone import ALONE, Alone
 from lib.training.phase_times import SETTING_UP, say_phase
 from lib.training.processes.launch import World
 from lib.training.processes.worker_words import say_last
@@ -72,7 +73,7 @@ class Watch:
 
 
 @contextmanager
-def watching(watch: Watch) -> Iterator[None]:
+def watching(watch: Watch, machines: Alone = ALONE) -> Iterator[None]:
     """The phases of the block announce themselves; `watch.limit` seconds without a beat are said, with the
     stacks of all ranks in `stalls.txt`."""
     rank = int(os.environ.get("RANK", "0"))
@@ -80,7 +81,7 @@ def watching(watch: Watch) -> Iterator[None]:
     if not watch.limit:
         yield
         return
-    watchdog = Watchdog(watch, rank)
+    watchdog = Watchdog(watch, rank, machines)
     watchdog.start()
     try:
         yield
@@ -91,8 +92,9 @@ def watching(watch: Watch) -> Iterator[None]:
 class Watchdog(threading.Thread):
     """Of one rank. Rank 0 asks and speaks; where it cannot, the next one does."""
 
-    def __init__(self, watch: Watch, rank: int) -> None:
+    def __init__(self, watch: Watch, rank: int, machines: Alone = ALONE) -> None:
         super().__init__(name="watchdog", daemon=True)
+        self.machines = machines
         self.limit, self.stops, self.processes = watch.limit, watch.stops, watch.processes
         self.rank, self.say = rank, watch.say
         self.files = StallFiles(watch.folder)
@@ -170,6 +172,7 @@ class Watchdog(threading.Thread):
             print(text, file=sys.stderr, flush=True)
         self.files.keep(text, reports.values())
         if self.stops:
+            self.machines.ends_with(text)
             if self.processes > 1:
                 self.files.stop()
             os._exit(1)  # the main thread cannot be reached: it hangs

@@ -14,6 +14,7 @@ from lib.lineage.completion import finish_stage, open_stage
 from lib.lineage.record import RECORD, RUNNING, code_version, read_record, versions
 from lib.lineage.stage_lock import hold_stage
 from lib.model.base import StackedAdapters, StageBase
+from lib.training.machines.alone import ALONE
 
 
 def test_a_record_comes_back_as_it_was_written(curriculum: Any) -> None:
@@ -161,6 +162,7 @@ def test_a_record_from_before_there_was_a_choice_was_merged(curriculum: Any) -> 
 class OneProcess:
     """Rank 0 of one."""
 
+    machines = ALONE
     is_main = True
     arguments = SimpleNamespace(load_best_model_at_end=True)
 

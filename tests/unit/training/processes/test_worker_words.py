@@ -50,6 +50,11 @@ def test_the_first_to_fail_speaks_within_one_second() -> None:
     )
 
 
+def test_rank_0_speaks_for_all() -> None:
+    waited = failure(1, "ended, because rank 0 failed", at=20, follows=True)
+    assert last_words({0: failure(2, "no such file", at=10), 1: waited}) == ("no such file", 2)
+
+
 def test_the_cause_speaks_and_not_its_consequence() -> None:
     """Rank 0 was quicker to notice that it lost the other one, and a third was only asked to end."""
     lost = failure(1, "connection closed", at=10, follows=True)
