@@ -20,6 +20,7 @@ from lib.data.reading.rows import Example, read_examples
 from lib.data.reading.sources import AbsentSource, Keep, Source, load_source
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
+from lib.data.stored.workers import kept_workers
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 
@@ -78,6 +79,7 @@ class PlannedData:
 
 
 @seldom_collected()
+@kept_workers()
 def prepare_rows(
     settings: StageSettings,
     chat: ChatFormat,

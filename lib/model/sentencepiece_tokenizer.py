@@ -16,10 +16,10 @@ READERS = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 def missing_readers(error: Exception) -> list[str]:
     """Packages to install when `error` is about one that is not there; empty for any other error.
 
-    Without sentencepiece transformers 5 takes the file for one of tiktoken's, and asks for tiktoken.
+    Without sentencepiece transformers 5 takes the file for one of tiktoken's, which then cannot read it.
     """
     words = str(error).lower()
-    if not any(name in words for name in (*READERS, "tiktoken")):
+    if not any(name in words for name in (*READERS, "tiktoken", "error parsing line")):
         return []
     return [package for package, module in READERS.items() if not _is_there(module)]
 

@@ -21,7 +21,7 @@ are taken with which both cut all characters alike (tests/unit/data/chat/test_by
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -30,8 +30,6 @@ from unicodedata import is_normalized
 
 import numpy
 from tokenizers import Tokenizer
-
-from lib.data.chat.tokens import LocatedTokens
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -54,6 +52,34 @@ _PLAIN_MODEL = {
     "ignore_merges": False,
 }
 _PLAIN_ADDED = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+
+
+Integers = numpy.ndarray[Any, numpy.dtype[numpy.int32]]
+
+
+@dataclass(frozen=True)
+class LocatedTokens:
+    """A text as tokens, each with so many of its bytes."""
+
+    text: str
+    ids: Any
+    lengths: Integers
+    """By token id."""
+
+    def between(self, start: int, end: int) -> tuple[int, Sequence[int]]:
+        """As TextTokens has it. A token that starts within a character is taken to start where that does."""
+        part = self.text[start:end]
+        written, before = part.encode(), len(self.text[:start].encode())
+        first, behind = self._begins.searchsorted((before, before + len(written)))
+        begins: Any = self._begins[first:behind] - before
+        return int(first), begins if len(written) == len(part) else _characters(written)[begins]
+
+    @cached_property
+    def _begins(self) -> Integers:
+        """The byte at which each token begins."""
+        lengths = self.lengths[self.ids]
+        begins: Integers = lengths.cumsum() - lengths
+        return begins
 
 
 @dataclass(frozen=True)
@@ -89,19 +115,13 @@ class BytePairs:
         if self.composed and not is_normalized("NFC", text):
             return None
         try:
-            written = text.encode()
             ids = self._encoding.encode_to_numpy(text, allowed_special=self._names, disallowed_special=())
         except (
             UnicodeEncodeError,
             ValueError,
         ):  # lone surrogates; a run of spaces that the engine gives up on
             return None
-        ids = ids.astype(numpy.int32)
-        ends = self._lengths[ids].cumsum()
-        starts = ends - self._lengths[ids]
-        if len(written) != len(text):
-            starts = _characters(written)[starts]
-        return LocatedTokens(ids, starts)
+        return LocatedTokens(text, ids.view(numpy.int32), self._lengths)
 
     @cached_property
     def _encoding(self) -> Encoding:
@@ -119,7 +139,7 @@ class BytePairs:
         return frozenset(self.added)
 
     @cached_property
-    def _lengths(self) -> numpy.ndarray[Any, numpy.dtype[numpy.int32]]:
+    def _lengths(self) -> Integers:
         """Token id → bytes."""
         sizes = {rank: len(token) for token, rank in self.ranks.items()}
         sizes |= {rank: len(name.encode()) for name, rank in self.added.items()}
@@ -177,7 +197,7 @@ def _one_begins_another(names: Mapping[str, int]) -> bool:
     return any(second.startswith(first) for first, second in pairwise(sorted(names)))
 
 
-def _characters(written: bytes) -> numpy.ndarray[Any, numpy.dtype[numpy.int32]]:
+def _characters(written: bytes) -> Integers:
     """For each byte of UTF-8 the character that it belongs to."""
     begins = (numpy.frombuffer(written, numpy.uint8) & 0xC0) != 0x80
     return begins.cumsum(dtype=numpy.int32) - 1

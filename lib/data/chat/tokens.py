@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 from unicodedata import is_normalized
 
 from tokenizers import Encoding, Tokenizer, normalizers
@@ -67,18 +67,6 @@ class TextTokens(Protocol):
     def between(self, start: int, end: int) -> tuple[int, Sequence[int]]:
         """The index of the first token that starts at this character or behind it, and where, counted from
         there, it and the following ones that start before `end` do."""
-
-
-@dataclass(frozen=True)
-class LocatedTokens:
-    """With the character at which each token starts, as arrays of integers."""
-
-    ids: Any
-    starts: Any
-
-    def between(self, start: int, end: int) -> tuple[int, Sequence[int]]:
-        first, behind = self.starts.searchsorted((start, end))
-        return int(first), self.starts[first:behind] - start
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> lis
         keys = {example.key for example in source.examples}
         size = math.floor(ratio * len(keys) + 0.5)
         size = min(max(size, 1), len(keys) - 1) if ratio > 0 else 0
-        chosen.append(sorted(keys, key=lambda key: rank(seed, key))[: max(size, 0)])
+        chosen.append(sorted(keys, key=lambda key: rank(seed, key))[:size] if size > 0 else [])
     return chosen
 
 

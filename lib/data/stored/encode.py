@@ -1,6 +1,7 @@
 """Examples of stores into encoded rows, by way of files that a second start finds."""
 
 import hashlib
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from lib.data.stored.examples import ExampleStore, StoredExample, contents_of
 from lib.data.stored.folder import StoreFolder, disk_errors, prune, read_shard, write_shard
 from lib.data.stored.keys import store_key
 from lib.data.stored.token_shards import TokenizedRows, token_rows
-from lib.data.stored.workers import Task, run_tasks
+from lib.data.stored.workers import Parcel, Task, run_tasks
 
+_MANY = 12_000
+"""Rows from which on the quicker encoder, which takes a second to make, pays."""
 WHOLE_STORE = 0.5
 """From this part of a data set on all of it is encoded, so that another seed draws from what is there."""
 
@@ -143,11 +146,15 @@ def encode_stored(
 
 
 def encode_shard(
-    source: Path, rows: Sequence[int], tokens: Path, encoded: Path, rules: EncodingRules
+    source: Path,
+    rows: Sequence[int],
+    tokens: Path,
+    encoded: Path,
+    rules: EncodingRules,
+    sent: Parcel[ChatFormat],
 ) -> None:
-    """One shard of tokens, unless it is there, and the rows that are made of it. For a process that `take`
-    was called in."""
-    chat = _GIVEN[0]
+    """One shard of tokens, unless it is there, and the rows that are made of it."""
+    chat = sent.open()
     if tokens.exists():
         made = token_rows(read_shard(tokens), last_only=rules.mask_cot)
     else:
@@ -155,14 +162,6 @@ def encode_shard(
         write_shard(tokens, found.batch(), compressed=True)
         made = found.rows(last_only=rules.mask_cot)
     write_shard(encoded, encoded_batch(made, rules, chat.bos_id))
-
-
-_GIVEN: list[ChatFormat] = []
-"""Of this process: sending it along with every task would take longer than the task."""
-
-
-def take(chat: ChatFormat) -> None:
-    _GIVEN[:] = [chat]
 
 
 def _by_source(examples: Sequence[StoredExample]) -> Iterator[tuple[str, ExampleStore, list[StoredExample]]]:
@@ -179,18 +178,30 @@ def _build(cache: DataCache, where: EncodedStore, chat: ChatFormat, rules: Encod
         if where.whole:  # another process was quicker
             return
         rows = [where.selection.of_shard(number, batch) for number, batch in enumerate(shards)]
+        count = where.selection.count
+        if not where.tokens.marker() and count >= _MANY:
+            chat = chat.sped_up()
+        # Like all `.part` files it is cleared away by the next one if this process is killed.
+        sent = Parcel(where.encoded.path / f"chat.{os.getpid()}.part", chat)
         tasks = (
             Task(
                 encode_shard,
-                (where.store.folder.shard(n), rows[n], where.tokens.shard(n), where.encoded.shard(n), rules),
+                (
+                    where.store.folder.shard(n),
+                    rows[n],
+                    where.tokens.shard(n),
+                    where.encoded.shard(n),
+                    rules,
+                    sent,
+                ),
                 len(rows[n]),
             )
             for n in where.encoded.missing(len(shards))
         )
         doing = f"{'masking' if where.tokens.marker() else 'tokenising'} {name}"
-        count = where.selection.count
-        if not where.tokens.marker():
-            chat = chat.sped_up()
-        run_tasks(tasks, processes=cache.processes, prepare=take, given=(chat,), rows=count, doing=doing)
+        try:
+            run_tasks(tasks, processes=cache.processes, rows=count, doing=doing)
+        finally:
+            sent.remove()
         where.tokens.finish({"rows": count})
         where.encoded.finish({"rows": count})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 import pyarrow
 
-from lib.data.chat.encoded import IGNORED, EncodedRow, Status
+from lib.data.chat.encoded import DROPPED, IGNORED, EncodedRow, Status
 from lib.data.chat.masks import EncodingRules, Mask, mask_of
 from lib.data.chat.tokens import TokenRow
 from lib.data.reading.labels import Label
@@ -90,6 +90,7 @@ class StoredRow(EncodedRow):
 
     shard: EncodedShard
     number: int
+    usable: bool = False
     _counts: tuple[int, int]
 
     def __init__(
@@ -107,7 +108,7 @@ class StoredRow(EncodedRow):
         fields = {
             "row_id": row_id, "source": source, "labels": labels, "shard": shard, "number": number,
             "status": status, "_counts": (tokens, supervised), "answer_tokens": answer_tokens,
-            "cut_tokens": cut_tokens,
+            "cut_tokens": cut_tokens, "usable": status not in DROPPED,
         }  # fmt: skip
         object.__setattr__(self, "__dict__", fields)  # the quickest way: there may be millions
 

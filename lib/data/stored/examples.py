@@ -112,6 +112,7 @@ class StoredExample(Example):
         fields = {
             "store": store, "position": position, "source": source, "labels": labels, "key": key,
             "index": index, "names_nobody": names_nobody, "_characters": characters,
+            "row_id": f"{source}#{index}",
         }  # fmt: skip
         object.__setattr__(self, "__dict__", fields)  # the quickest way: there may be millions
 

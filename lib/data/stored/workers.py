@@ -1,20 +1,26 @@
 """Tasks shared out among processes, with a progress bar on a terminal."""
 
+from __future__ import annotations
+
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain, islice
 from multiprocessing.connection import wait as wait_for_end
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from lib.data.garbage import collect_seldom
 from lib.heartbeat import beat
 
+T = TypeVar("T")
 _WAITING_TASKS = 2
 """Per process: enough that none waits for work, few enough that their rows take no room."""
 
@@ -27,51 +33,97 @@ class Task(NamedTuple):
     rows: int
 
 
-def run_tasks(
-    tasks: Iterable[Task],
-    *,
-    processes: int,
-    prepare: Callable[..., None] | None = None,
-    given: tuple[Any, ...] = (),
-    rows: int | None,
-    doing: str,
-) -> None:
-    """Every task once, in any order; `prepare(*given)` first in every process. Raises what a task raises.
-
-    One process, or one task, is this process itself.
-    """
+def run_tasks(tasks: Iterable[Task], *, processes: int, rows: int | None, doing: str) -> None:
+    """Every task once, in any order. Raises what a task raises. One process, or one task, is this process
+    itself."""
     with _progress(doing, rows) as advance:
         waiting = iter(tasks)
         first = list(islice(waiting, 2))
         if processes == 1 or len(first) < 2:
-            if prepare:
-                prepare(*given)
             for task in chain(first, waiting):
                 task.run(*task.arguments)
                 beat()
                 advance(task.rows)
             return
-        # Not forked: this process may hold threads and locks of torch, which a fork would copy half.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes, context, _begin, (prepare, given))
-        try:
-            _share_out(pool, chain(first, waiting), processes, advance)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        pool.shutdown()
+        with kept_workers():
+            _share_out(_KEPT[-1].of(processes), chain(first, waiting), processes, advance)
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Processes that are started within the block serve all of its tasks: starting them takes a second."""
+    if _KEPT:
+        yield
+        return
+    _KEPT.append(_Workers())
+    try:
+        yield
+    except BaseException:
+        _KEPT.pop().end(cancel=True)
+        raise
+    _KEPT.pop().end()
+
+
+class _Workers:
+    """None until the first task."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def of(self, processes: int) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Not forked: this process may hold threads and locks of torch, which a fork would copy half.
+            self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
+        return self._pool
+
+    def end(self, *, cancel: bool = False) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=cancel)
+
+
+_KEPT: list[_Workers] = []
+"""At most one: those of the outermost block."""
+
+
+class Parcel(Generic[T]):
+    """Something large that goes to another process once, by way of a file, not with every task."""
+
+    def __init__(self, path: Path, value: T) -> None:
+        """`path` is written when the first task is sent."""
+        self._path, self._value = path, value
+
+    def open(self) -> T:
+        return self._value
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def __reduce__(self) -> tuple[Callable[[Path], Parcel[T]], tuple[Path]]:
+        if not self._path.exists():
+            self._path.write_bytes(pickle.dumps(self._value))
+        return _received, (self._path,)
+
+
+@lru_cache(maxsize=1)
+def _received(path: Path) -> Parcel[Any]:
+    return Parcel(path, pickle.loads(path.read_bytes()))
 
 
 def _share_out(
     pool: ProcessPoolExecutor, tasks: Iterable[Task], processes: int, advance: Callable[[int], None]
 ) -> None:
     running: dict[Future[None], int] = {}
-    for task in tasks:
-        running[pool.submit(task.run, *task.arguments)] = task.rows
-        if len(running) >= processes * _WAITING_TASKS:
+    try:
+        for task in tasks:
+            running[pool.submit(task.run, *task.arguments)] = task.rows
+            if len(running) >= processes * _WAITING_TASKS:
+                _take_done(running, advance)
+        while running:
             _take_done(running, advance)
-    while running:
-        _take_done(running, advance)
+    finally:  # where one failed, none goes on behind the back of whoever handles that
+        for future in running:
+            future.cancel()
+        wait(running)
 
 
 def _take_done(running: dict[Future[None], int], advance: Callable[[int], None]) -> None:
@@ -84,15 +136,13 @@ def _take_done(running: dict[Future[None], int], advance: Callable[[int], None])
         advance(rows)
 
 
-def _begin(prepare: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+def _begin() -> None:
     """In a new process: an interrupt is its parent's to handle, and it does not outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     collect_seldom()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if prepare:
-        prepare(*given)
 
 
 def _end_with_parent() -> None:
