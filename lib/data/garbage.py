@@ -4,7 +4,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_OBJECTS_BETWEEN_COLLECTIONS = 200_000
+_OBJECTS_BETWEEN_COLLECTIONS = 1_000_000
 """Rows are trees: looking for cycles among them as often as Python does takes a sixth of the time."""
 
 

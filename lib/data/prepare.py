@@ -162,9 +162,9 @@ def _encoded(
     kept: bool = True,
 ) -> tuple[Encoded, list[str]]:
     """These rows encoded, but for those that are already."""
-    unknown = (row for row in examples if row.row_id not in known)
+    unknown = [row for row in examples if row.row_id not in known] if known else examples
     rows, notices = encode_rows(chat, unknown, settings, kept=kept)
-    return {**known, **rows}, notices
+    return {**known, **rows} if known else rows, notices
 
 
 def _counted(
@@ -174,7 +174,7 @@ def _counted(
     rule = NegativeRule.of(settings.data)
     ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows, estimated=estimated)
     ledger = with_usable_negatives(ledger, mixture.train, rows, rule)
-    usable = [row for row in mixture.train if row.row_id not in rows or rows[row.row_id].usable]
+    usable = [example for example in mixture.train if (row := rows.get(example.row_id)) is None or row.usable]
     order, remarks = stage_order(settings, usable, rows, processes=processes)
     packs, packed = pack_stage(settings, usable, rows)
     if packed:

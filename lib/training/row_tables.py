@@ -10,8 +10,6 @@ import numpy
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lib.data.chat.encoded import EncodedRow
     from lib.data.order.packing import Pack
 
@@ -38,20 +36,20 @@ def rows_dataset(rows: Sequence[EncodedRow]) -> Dataset:
     """One entry per row. A row that stands there three times is there once, and pointed to three times."""
     from lib.data.stored.encoded_shards import StoredRow
 
-    shards: dict[Path, int] = {}
-    loose: dict[int, EncodedRow] = {}
-    for row in rows:
-        if isinstance(row, StoredRow):
-            shards.setdefault(row.shard.path, row.shard.batch.num_rows)
-        else:
-            loose.setdefault(id(row), row)
-    places = {name: place for place, name in enumerate(loose)}
-    sizes = accumulate(shards.values(), initial=len(places))
+    stored = [row for row in rows if isinstance(row, StoredRow)]
+    loose = (
+        {id(row): row for row in rows if not isinstance(row, StoredRow)} if len(stored) < len(rows) else {}
+    )
+    shards = {id(row.shard): row.shard for row in stored}
+    sizes = accumulate((shard.batch.num_rows for shard in shards.values()), initial=len(loose))
     first = dict(zip(shards, sizes, strict=False))
     tables = [_in_memory(list(loose.values()))] if loose else []
-    tables += [Dataset.from_file(str(path)).select_columns(list(_FEATURES)) for path in shards]
+    tables += [
+        Dataset.from_file(str(shard.path)).select_columns(list(_FEATURES)) for shard in shards.values()
+    ]
+    places = {name: place for place, name in enumerate(loose)}
     chosen = [
-        first[row.shard.path] + row.number if isinstance(row, StoredRow) else places[id(row)] for row in rows
+        first[id(row.shard)] + row.number if isinstance(row, StoredRow) else places[id(row)] for row in rows
     ]
     return _selected(concatenate_datasets(tables), chosen)
 

@@ -1,11 +1,11 @@
 """The realised mix in numbers: what was asked for and what is trained, by source and label. Pure data."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lib.data.chat.encoded import DROPPED, EncodedRow
+from lib.data.chat.encoded import EncodedRow
 from lib.data.mixing.cleaning import AuditLine
 from lib.data.order.packing import PackCount
 from lib.data.reading.labels import Label
@@ -183,9 +183,7 @@ def with_token_counts(
     `encoded` maps row ids to rows. When it holds only a sample of the draws, each group's counts are scaled
     to all draws of the group.
     """
-    held_out = _Tally()
-    for example in validation:
-        held_out.add(encoded.get(example.row_id))
+    held_out = _Tally.of([encoded.get(example.row_id) for example in validation])
     groups = _tallies(draws, encoded)
 
     def count(group: object) -> TokenCount | None:
@@ -204,11 +202,12 @@ def with_token_counts(
 def _tallies(draws: Iterable[Example], encoded: Mapping[str, EncodedRow]) -> dict[object, "_Tally"]:
     """Of all draws (None), of each source and of each label. Each draw is counted once, with those that have
     the same source and labels."""
-    alike: defaultdict[tuple[str, tuple[Label, ...]], _Tally] = defaultdict(_Tally)
+    alike: defaultdict[tuple[str, tuple[Label, ...]], list[EncodedRow | None]] = defaultdict(list)
     for example in draws:
-        alike[example.source, example.labels].add(encoded.get(example.row_id))
+        alike[example.source, example.labels].append(encoded.get(example.row_id))
     groups: defaultdict[object, _Tally] = defaultdict(_Tally)
-    for (source, labels), tally in alike.items():
+    for (source, labels), rows in alike.items():
+        tally = _Tally.of(rows)
         for group in (None, ("source", source), *labels):
             groups[group].join(tally)
     return groups
@@ -227,20 +226,19 @@ class _Tally:
         self.dropped: Counter[str] = Counter()
         self.longest = 0
 
-    def add(self, row: EncodedRow | None) -> None:
-        self.draws += 1
-        if row is None:
-            return
-        self.known += 1
-        if row.status in DROPPED:
-            self.dropped[row.status] += 1
-            return
-        tokens = row.tokens
-        self.longest = max(self.longest, tokens)
-        self.usable += 1
-        self.tokens += tokens
-        self.supervised += row.supervised_tokens
-        self.truncated += row.cut_tokens > 0
+    @classmethod
+    def of(cls, rows: Sequence[EncodedRow | None]) -> "_Tally":
+        """Of these draws; None is one that was not encoded."""
+        tally = cls()
+        known = [row for row in rows if row is not None]
+        usable = [row for row in known if row.usable]
+        tally.draws, tally.known, tally.usable = len(rows), len(known), len(usable)
+        tally.tokens = sum([row.tokens for row in usable])
+        tally.supervised = sum([row.supervised_tokens for row in usable])
+        tally.truncated = sum([row.cut_tokens > 0 for row in usable])
+        tally.longest = max([row.tokens for row in usable], default=0)
+        tally.dropped = Counter(row.status for row in known if not row.usable)
+        return tally
 
     def join(self, other: "_Tally") -> None:
         self.draws += other.draws

@@ -53,12 +53,13 @@ def with_usable_negatives(
 ) -> MixLedger:
     """The ledger with the shares of negatives among draws that survived encoding. A draw that is not among
     `encoded` (a plan samples) counts as a row that did."""
-    if not ledger.negatives:
+    all_are_usable = ledger.encoded is not None and ledger.encoded.rows == ledger.upsampled
+    if not ledger.negatives or (all_are_usable and ledger.unit == "rows"):
         return ledger
     usable = [
         example
         for example in _own(ledger, draws)
-        if example.row_id not in encoded or encoded[example.row_id].usable
+        if (row := encoded.get(example.row_id)) is None or row.usable
     ]
     in_tokens = ledger.unit != "rows"
     counted = _Negatives(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -165,9 +166,9 @@ def encode_shard(
 
 
 def _by_source(examples: Sequence[StoredExample]) -> Iterator[tuple[str, ExampleStore, list[StoredExample]]]:
-    groups: dict[tuple[str, str], list[StoredExample]] = {}
+    groups: defaultdict[tuple[str, int], list[StoredExample]] = defaultdict(list)
     for example in examples:
-        groups.setdefault((example.source, example.store.key), []).append(example)
+        groups[example.source, id(example.store)].append(example)
     for (name, _), own in groups.items():
         yield name, own[0].store, own
 
