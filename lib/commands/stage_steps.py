@@ -22,7 +22,8 @@ from lib.lineage.resumption import Progress
 from lib.lineage.shared_stages import is_shared
 from lib.lineage.trained import keep_trained
 from lib.model.base_files import obtain_base_folder
-from lib.settings import StageSettings
+from lib.preflight.text import beyond_positions
+from lib.settings import InputError, StageSettings
 from lib.training.machines.alone import Alone
 from lib.training.processes.launch import World
 
@@ -88,6 +89,10 @@ def _stage_rows(stage: SurveyedStage, world: World) -> StageRows:
     data = prepare_rows(
         settings, chat, processes=world.processes, earlier=replayed_stages(stage), clean=audit_rows
     )
+    longest = data.ledger.encoded.longest if data.ledger.encoded else 0
+    beyond = beyond_positions(settings, obtain_base_folder(settings.model), longest)
+    if beyond:
+        raise InputError([beyond])
     own, remarks = evaluation_set(settings, prepare_heldout(settings, data.mixture), chat)
     return StageRows(
         choose_compute(settings.model), tokenizer, chat, data, own,

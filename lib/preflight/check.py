@@ -28,12 +28,12 @@ from lib.preflight.verdict import Verdict, failures, warnings
 from lib.settings import InputError, StageSettings, list_stages
 from lib.training.processes.launch import World
 
-AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_store)
+AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_store, context_length)
 """Milliseconds each, so every run begins with them; what else there is a run finds by itself before it loads
 weights."""
 BEFORE_LOADING: tuple[Check, ...] = (
     settings, surroundings, *AT_START,
-    tracking_server, base_and_data, rows, chat_template, tokenizer, context_length,
+    tracking_server, base_and_data, rows, chat_template, tokenizer,
     number_type, attention, targets,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ torch."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from lib.data.chat.chat_format import ChatFormat
@@ -11,7 +12,7 @@ from lib.files import read_json
 from lib.lineage.contract import check_contract
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict, verdicts_of
-from lib.settings import Problem
+from lib.settings import Problem, StageSettings
 
 # Where configurations say how many positions a model knows; the first that is there counts.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
@@ -69,7 +70,7 @@ def tokenizer(subject: Subject) -> Iterator[Verdict]:
         "padding",
         repr(pad) if pad else "no token of its own: the end token stands in, and is never learned there",
     )
-    embedded = _config(subject).get("vocab_size")
+    embedded = _config(subject.base).get("vocab_size")
     if isinstance(embedded, int) and chat.largest_id >= embedded:
         yield Verdict.warning(
             "tokenizer",
@@ -80,8 +81,7 @@ def tokenizer(subject: Subject) -> Iterator[Verdict]:
 
 def context_length(subject: Subject) -> Iterable[Verdict]:
     """The longest row against the positions that the model knows."""
-    config = _config(subject)
-    known = next((int(config[key]) for key in POSITIONS if isinstance(config.get(key), int)), None)
+    known = _positions(subject.base)
     if known is None:
         return [Verdict.ok("context length", "the model's configuration does not state one")]
     allowed, ledger = subject.settings.data.max_seq_len, subject.planned and subject.planned.ledger
@@ -90,24 +90,36 @@ def context_length(subject: Subject) -> Iterable[Verdict]:
     found = f"rows of {longest:,} tokens, SFT_MAX_SEQ_LEN={allowed}, {known:,} positions in the model"
     if longest <= known:
         return [Verdict.ok("context length", found)]
-    if config.get("model_type") in LEARNED_POSITIONS and counted:
-        problem = Problem(
-            where=subject.settings.origins["SFT_MAX_SEQ_LEN"],
-            key="SFT_MAX_SEQ_LEN",
-            value=str(allowed),
-            expected=f"at most {known}, the model's table of positions; the longest row has {longest}",
-            remedy=f"set SFT_MAX_SEQ_LEN={known}",
-        )
+    problem = beyond_positions(subject.settings, subject.base, counted.longest) if counted else None
+    if problem:
         return [Verdict.failed("context length", problem)]
     remedy = f"set SFT_MAX_SEQ_LEN={known}, unless the model's positions are stretched on purpose"
     return [Verdict.warning("context length", found, remedy)]
 
 
-def _config(subject: Subject) -> dict[str, Any]:
+def beyond_positions(settings: StageSettings, base: Path | None, longest: int) -> Problem | None:
+    """A longest row of so many tokens that lies beyond a model's table of positions."""
+    known = _positions(base)
+    if known is None or longest <= known or _config(base).get("model_type") not in LEARNED_POSITIONS:
+        return None
+    return Problem(
+        where=settings.origins["SFT_MAX_SEQ_LEN"],
+        key="SFT_MAX_SEQ_LEN",
+        value=str(settings.data.max_seq_len),
+        expected=f"at most {known}, the model's table of positions; the longest row has {longest}",
+        remedy=f"set SFT_MAX_SEQ_LEN={known}",
+    )
+
+
+def _positions(base: Path | None) -> int | None:
+    config = _config(base)
+    return next((int(config[key]) for key in POSITIONS if isinstance(config.get(key), int)), None)
+
+
+def _config(base: Path | None) -> dict[str, Any]:
     """config.json of the base; empty where it cannot be read, which whoever loads the model says."""
     try:
-        path = subject.base / "config.json" if subject.base else None
-        content = read_json(path) if path else {}
+        content = read_json(base / "config.json") if base else {}
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

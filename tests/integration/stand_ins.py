@@ -111,8 +111,9 @@ class StandIns:
     def gemma(self) -> None:
         make_dense_model(self.folder / GEMMA, texts(), "Gemma2")
 
-    def rinna(self) -> None:
-        """GPT-2 under a SentencePiece tokenizer that is nothing but its model, as rinna's is."""
+    def rinna(self, *, embedded: float = 1.0) -> None:
+        """GPT-2 under a SentencePiece tokenizer that is nothing but its model, as rinna's is; with embeddings
+        of this part of its tokens."""
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -120,7 +121,7 @@ class StandIns:
         size = make_sentencepiece(folder)
         torch.manual_seed(11)
         sizes = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512, "initializer_range": 0.08}
-        config = GPT2Config(vocab_size=size, bos_token_id=1, eos_token_id=2, **sizes)
+        config = GPT2Config(vocab_size=int(size * embedded), bos_token_id=1, eos_token_id=2, **sizes)
         GPT2LMHeadModel(config).save_pretrained(folder)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from provoked import bound_by_permissions, fake_package, limited
-from stand_ins import FEW_STEPS, RINNA, StandIns
+from stand_ins import FEW_STEPS, StandIns
 from tiny_curriculum import Curriculum
 from train_command import ROOT
 
@@ -73,21 +73,50 @@ def test_a_compiler_that_fails(new_curriculum: MakeCurriculum, tmp_path: Path) -
     explained(result.stderr, "no compiler")
 
 
-def test_a_row_that_is_longer_than_the_positions_of_the_model(tmp_path: Path, empty_store: Path) -> None:
+@pytest.fixture
+def rinna(tmp_path: Path, empty_store: Path) -> StandIns:
     made = StandIns(tmp_path)
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns/mlflow.db")
-    made.rinna()
     made.nya_data()
+    return made
+
+
+def chat_rinna(made: StandIns, *keys: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    given = [part for key in (*(f"{k}={v}" for k, v in FEW_STEPS.items()), *keys) for part in ("--set", key)]
+    stages = ("--stages-dir", ROOT / "stages/chat-rinna", "--stage", 1)
+    return made.command(*stages, *given, *NO_ANSWERS, **environ)
+
+
+def test_a_row_that_is_longer_than_the_positions_of_the_model(rinna: StandIns, tmp_path: Path) -> None:
+    """Refused when the rows are counted, before a weight is read."""
+    rinna.rinna()
     row = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "にゃ。" * 700}]}
     (tmp_path / "long.jsonl").write_text(f"{json.dumps(row)}\n" * 8, encoding="utf-8")
-    keys = {**FEW_STEPS, "SFT_DATASET_ID": "long.jsonl", "SFT_MAX_SEQ_LEN": 2048, "SFT_VAL_RATIO": 0}
-    given = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
-    stages = ("--stages-dir", ROOT / "stages/chat-rinna", "--stage", 1)
-    result = made.command(*stages, *given, "--set", "SFT_DATASET_MIX=", *NO_ANSWERS)
-    assert (tmp_path / RINNA).is_dir()
+    keys = ("SFT_DATASET_ID=long.jsonl", "SFT_DATASET_MIX=", "SFT_MAX_SEQ_LEN=2048", "SFT_VAL_RATIO=0")
+    result = chat_rinna(rinna, *keys)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "expected: at most 512, the model's table of positions; the longest row has" in result.stderr
+    assert "remedy:   set SFT_MAX_SEQ_LEN=512" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_token_that_the_model_has_no_embedding_for(rinna: StandIns) -> None:
+    rinna.rinna(embedded=0.5)
+    result = chat_rinna(rinna)
     assert result.returncode == 1, result.stdout + result.stderr
     explained(result.stderr, "index outside a table")
+
+
+def test_a_tokenizer_whose_package_is_missing(rinna: StandIns, tmp_path: Path) -> None:
+    rinna.rinna()
+    hidden = tmp_path / "site/sitecustomize.py"
+    hidden.parent.mkdir()
+    hidden.write_text("import sys\nsys.modules['sentencepiece'] = None\n")
+    result = chat_rinna(rinna, PYTHONPATH=str(hidden.parent))
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "remedy:   pip install sentencepiece\n" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_port_that_is_taken(new_curriculum: MakeCurriculum, tmp_path: Path) -> None:
