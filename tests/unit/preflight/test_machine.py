@@ -220,4 +220,6 @@ def test_a_run_begins_with_these_checks_and_says_all_at_once(
     monkeypatch.undo()
     own.write_text("{}")
     notices = preflight(stage, World(1, 0))
-    assert [notice.split(":")[0] for notice in notices] == ["[WARNING] DeepSpeed", "[WARNING] MLflow"]
+    assert [notice.split(":")[0] for notice in notices] == [
+        "[WARNING] DeepSpeed", "[WARNING] MLflow", "[WARNING] context length",
+    ]  # fmt: skip
