@@ -129,7 +129,9 @@ def test_a_port_that_is_taken(new_curriculum: MakeCurriculum, tmp_path: Path) ->
         ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
         result = curriculum.command("--stage", 1, "--set", "SFT_ZERO_STAGE=0", **meeting, **ranks)
     assert result.returncode == 1, result.stdout + result.stderr
-    explained(result.stderr, "port in use")
+    assert "the port that the processes meet at is taken" in result.stderr
+    assert "remedy:   end the earlier run, or choose another MASTER_PORT" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_folder_of_the_stage_that_this_user_may_not_write(
