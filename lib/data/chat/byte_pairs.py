@@ -116,10 +116,7 @@ class BytePairs:
             return None
         try:
             ids = self._encoding.encode_to_numpy(text, allowed_special=self._names, disallowed_special=())
-        except (
-            UnicodeEncodeError,
-            ValueError,
-        ):  # lone surrogates; a run of spaces that the engine gives up on
+        except ValueError:  # lone surrogates (UnicodeEncodeError); more spaces than the engine can take
             return None
         return LocatedTokens(text, ids.view(numpy.int32), self._lengths)
 
