@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from bench.timing import load, median_and_spread
 from data.news.make_news import FULL, NewsSet, write_set
+from lib.training.sizing.peak_memory import peak_resident_bytes
 
 ROOT = Path(__file__).parents[1]
 ROWS = (1_000, 10_000, 174_663)
@@ -53,7 +53,7 @@ def measure(stages: Path) -> dict[str, float]:
     settings = load_stage(stages, 1, environ={})
     sources = load_sources(settings.data, strict=True).sources
     tables = [read_examples(source, strict=True)[0] for source in sources]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_resident_bytes()
     started, computed = time.perf_counter(), time.process_time()
     cleaned = audit_rows(settings, None, tables, False)
     return {
@@ -61,7 +61,7 @@ def measure(stages: Path) -> dict[str, float]:
         "core_seconds": time.process_time() - computed,
         "found": len(cleaned.findings),
         "memory_of_rows": before,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory": peak_resident_bytes(),
     }
 
 

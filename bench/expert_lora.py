@@ -31,6 +31,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
 from bench.timing import load, seconds_of
 from lib.model.expert_lora.plug_in import IMPLEMENTATION, SplitForward, split_experts_forward
+from lib.training.sizing.peak_memory import resident_bytes
 
 PEERS = ("frozen base", "peft", "ours")
 
@@ -172,16 +173,10 @@ def _peak_of_one_step(peer: str) -> int:
     drawn = routing(bench.case, skewed=False, seed=0)
     bench.step(peer, drawn)
     bench.wrapped.zero_grad()
-    before = _status("VmRSS")
+    before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
     bench.step(peer, drawn)
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    return resident_bytes("VmHWM") - before
 
 
 def report(results: dict[str, Any], memory: dict[str, int], options: argparse.Namespace) -> None:

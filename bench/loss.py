@@ -30,6 +30,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from bench.timing import load
 from lib.training.loss import LabelledLoss
+from lib.training.sizing.peak_memory import resident_bytes
 
 PEERS = ("full logits", "trl", "ours")
 VOCABULARY = 151_936
@@ -162,16 +163,10 @@ def _peak_of_one_step(peer: str, case: Case) -> int:
     small = Case(64, 1.0, case.hidden, case.dtype)
     Bench(small).step(peer)  # libraries load and compile what they need
     bench = Bench(case)
-    before = _status("VmRSS")
+    before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
     bench.step(peer)
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    return resident_bytes("VmHWM") - before
 
 
 def report(results: dict[str, Any], options: argparse.Namespace) -> None:

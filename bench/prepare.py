@@ -65,6 +65,7 @@ def measure_ours(rows: Path, tokenizer: Path, processes: int, cache: Path) -> di
     from lib.data.prepare import prepare_rows
     from lib.settings import load_stage
     from lib.training.row_tables import training_dataset
+    from lib.training.sizing.peak_memory import peak_resident_bytes
 
     values = {
         "SFT_BASE_MODEL": tokenizer, "SFT_OUT_LORA_DIR": "output", "SFT_DATASET_ID": rows, "SFT_VAL_RATIO": 0,
@@ -79,14 +80,13 @@ def measure_ours(rows: Path, tokenizer: Path, processes: int, cache: Path) -> di
     data = prepare_rows(settings, chat)
     dataset = training_dataset(data.train, data.packs)
     seconds = time.perf_counter() - started
-    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     counted = data.ledger.encoded
     return {
         "seconds": seconds,
         "rows": len(dataset),
         "tokens": counted.tokens if counted else 0,
-        "resident_gb": used[0] * 1024 / 1e9,
-        "resident_child_gb": used[1] * 1024 / 1e9,
+        "resident_gb": peak_resident_bytes() / 1e9,
+        "resident_child_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
     }
 
 

@@ -35,6 +35,7 @@ from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, Tra
 from bench.timing import load
 from lib.settings import StageSettings, load_stage
 from lib.training.processes.launch import World, prepare_environment
+from lib.training.sizing.peak_memory import peak_resident_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("trl", "ours")
@@ -187,7 +188,7 @@ def work(peer: str, folder: Path, options: argparse.Namespace, pipe: Connection)
             [entry["loss"] for entry in history],
             [int(entry["num_tokens"]) for entry in history],
             folder / f"{peer}.pt",
-            _peak_bytes(),
+            peak_resident_bytes(),
         )
     )
 
@@ -251,11 +252,6 @@ def same_start(adapter: dict[str, torch.nn.Parameter]) -> None:
     generator = torch.Generator().manual_seed(1)
     for _, parameter in sorted((n, p) for n, p in adapter.items() if "lora_A" in n):
         parameter.data.normal_(std=0.02, generator=generator)
-
-
-def _peak_bytes() -> int:
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def report(seconds: dict[str, list[float]], trained: dict[str, Trained], options: argparse.Namespace) -> int:
