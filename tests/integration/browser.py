@@ -1,8 +1,7 @@
 """A real browser, headless, and what tests ask of the pages in it."""
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,6 @@ def open_page(browser: Any, report: str, *, width: int = DESKTOP, scheme: str = 
 def set_scheme(browser: Any, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def eventually(check: Callable[[], bool], seconds: float = 30) -> None:
-    """A browser draws in turns: asks until it is so, and fails when the time is over."""
-    give_up = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def traces_of_charts(browser: Any) -> dict[str, int]:

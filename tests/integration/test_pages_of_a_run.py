@@ -1,6 +1,5 @@
 """The pages that a real run leaves, in a real browser: its report, and its run in MLflow's own pages."""
 
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -8,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import DESKTOP, PHONE, charts_are_drawn, eventually, needs_browser, open_page, traces_of_charts
+from browser import DESKTOP, PHONE, charts_are_drawn, needs_browser, open_page, traces_of_charts
+from eventually import eventually
+from free_port import free_port
 from tiny_curriculum import STAGES, Curriculum
 from train_command import clean_environment
 
@@ -38,9 +39,7 @@ def test_the_report_of_a_run_draws_and_filters(
 @pytest.fixture(scope="module")
 def mlflow_pages(trained: Curriculum) -> Iterator[str]:
     """The address of MLflow's own server over the store of the run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     store = ["--backend-store-uri", "sqlite:///mlruns/mlflow.db"]
@@ -52,7 +51,7 @@ def mlflow_pages(trained: Curriculum) -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
-        eventually(lambda: answers(f"{address}/health"), seconds=120)
+        eventually(lambda: answers(f"{address}/health"))
         yield address
         server.terminate()
 
@@ -73,7 +72,7 @@ def test_mlflow_shows_the_run_with_its_metrics(browser: Any, trained: Curriculum
     experiment = client.get_run(run_id).info.experiment_id
     open_page(browser, f"{mlflow_pages}/#/experiments/{experiment}/runs/{run_id}")
     text = "return document.body.innerText"
-    eventually(lambda: "gen_parse_rate" in browser.execute_script(text), seconds=90)
+    eventually(lambda: "gen_parse_rate" in browser.execute_script(text))
     shown = browser.execute_script(text)
     assert "stage 2" in shown
     assert "eval_loss" in shown

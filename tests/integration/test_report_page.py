@@ -8,12 +8,12 @@ from browser import (
     DESKTOP,
     PHONE,
     charts_are_drawn,
-    eventually,
     needs_browser,
     open_page,
     set_scheme,
     traces_of_charts,
 )
+from eventually import eventually
 
 from lib.report.charts import figures
 from lib.report.content import ReportContent, report_content

@@ -63,7 +63,7 @@ def test_a_new_run_knows_nothing_of_the_one_before(heart: Heartbeat) -> None:
 
 
 def test_a_beat_costs_nothing(heart: Heartbeat) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(10_000):
         heart.beat("step 1")
-    assert (time.perf_counter() - started) / 10_000 < 50e-6
+    assert (time.thread_time() - started) / 10_000 < 50e-6

@@ -59,6 +59,6 @@ def test_what_is_spoken_follows_the_thoughts(text: str, said: str) -> None:
     "piece", ["```\n", "```x\n", "```x\ny\n", "Output:", "<think>", "</think>", "\n", "`"]
 )
 def test_a_megabyte_takes_no_time(piece: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     answer_part(piece * (1_000_000 // len(piece)), MARKERS)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

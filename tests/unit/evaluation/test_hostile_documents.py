@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SECONDS_PER_DOCUMENT = 20.0
-"""Far above the slowest, about 3 s on an idle core: the machines that run tests are seldom idle."""
+"""Of processor time: the machines that run tests are seldom idle. The slowest takes about 3."""
 MEBIBYTES = 1024
 
 PROGRAM = """
@@ -24,13 +24,13 @@ from lib.evaluation.formats import Unparsable, read_document
 N = 100_000
 for name, code in json.load(sys.stdin):
     text = eval(code)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         read_document(text, name)
         fate = "read"
     except Unparsable as error:
         fate = error.reason
-    print(json.dumps([name, code, fate, time.perf_counter() - started]), flush=True)
+    print(json.dumps([name, code, fate, time.process_time() - started]), flush=True)
 """
 REFUSED = {
     "json": [
@@ -117,7 +117,7 @@ def test_it_is_refused_or_read_in_bounded_time_and_memory(name: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     fates = [json.loads(line) for line in done.stdout.splitlines()]

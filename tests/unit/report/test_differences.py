@@ -59,9 +59,9 @@ def test_long_texts_are_compared_by_lines() -> None:
 def test_huge_texts_stay_bounded() -> None:
     source = random.Random(7)
     left, right = ("\n".join(source.choices("abc", k=500_000)) for _ in range(2))
-    begin = time.perf_counter()
+    begin = time.thread_time()
     found = difference(left, right)
-    assert time.perf_counter() - begin < 5
+    assert time.thread_time() - begin < 5
     assert "not marked" in found.note
     assert f"first {LONGEST_TEXT:,}" in found.note
     assert len(joined(found.answer)) == LONGEST_TEXT

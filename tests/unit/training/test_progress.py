@@ -1,9 +1,9 @@
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lib.training import progress
 from lib.training.progress import ProgressCallback
 
 
@@ -13,10 +13,11 @@ def state(step: int = 4, zero: bool = True) -> Any:
 
 @pytest.fixture
 def callback(monkeypatch: pytest.MonkeyPatch) -> ProgressCallback:
-    """Twenty seconds into the run, without a terminal."""
+    """Twenty seconds into the run to the millisecond, without a terminal."""
     made = ProgressCallback()
     made.on_train_begin(None, state(0), None)  # type: ignore[arg-type]
-    made.started = time.monotonic() - 20
+    now = made.started + 20
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     return made
 
 
