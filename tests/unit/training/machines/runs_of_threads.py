@@ -57,4 +57,4 @@ def in_each(of: Sequence[Place], work: Callable[[Meeting], T], store: Any = None
     store = store or MemoryStore()
     with ThreadPoolExecutor(len(of)) as pool:
         running = [pool.submit(work, Meeting(store, place)) for place in of]
-        return [each.result(timeout=30) for each in running]
+        return [each.result(timeout=120) for each in running]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eventually import PATIENCE, eventually
+from free_port import free_port
 
 from lib.training.machines import lifeline
 from lib.training.machines.lifeline import Lifeline, Reason, bindable
@@ -31,13 +33,7 @@ class Ranks:
             line.connect("127.0.0.1", self.port, TOKEN, "host0")
         for line in self.lines:
             line.start()
-        self.wait(lambda: len([peer for peer in self.lines[0]._peers if peer.place]) == count - 1)
-
-    def wait(self, done: object) -> None:
-        until = time.monotonic() + 10
-        while not done():  # type: ignore[operator]
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        eventually(lambda: len([peer for peer in self.lines[0]._peers if peer.place]) == count - 1)
 
     def drop(self, rank: int) -> None:
         """As the kernel does for a process that is killed."""
@@ -58,7 +54,7 @@ def ranks() -> Iterator[Ranks]:
 def test_a_reason_reaches_all_others_in_its_words(ranks: Ranks) -> None:
     why = Reason(1, "host1", "failed:\nデータがない")
     ranks.lines[1].fail(why)
-    ranks.wait(lambda: ranks.told[0] and ranks.told[2])
+    eventually(lambda: ranks.told[0] and ranks.told[2])
     assert ranks.told == [[why], [], [why]]
     assert str(why) == "rank 1 on host1 failed:\nデータがない"
 
@@ -66,7 +62,7 @@ def test_a_reason_reaches_all_others_in_its_words(ranks: Ranks) -> None:
 def test_rank_0s_own_reason_too(ranks: Ranks) -> None:
     why = Reason(0, "host0", "was stopped", code=143)
     ranks.lines[0].fail(why)
-    ranks.wait(lambda: ranks.told[1] and ranks.told[2])
+    eventually(lambda: ranks.told[1] and ranks.told[2])
     assert ranks.told == [[], [why], [why]]
 
 
@@ -74,7 +70,7 @@ def test_rank_0s_own_reason_too(ranks: Ranks) -> None:
 def test_a_process_that_is_killed_is_missed(dead: int, ranks: Ranks) -> None:
     ranks.drop(dead)
     others = [rank for rank in range(3) if rank != dead]
-    ranks.wait(lambda: all(ranks.told[rank] for rank in others))
+    eventually(lambda: all(ranks.told[rank] for rank in others))
     for rank in others:
         (reason,) = ranks.told[rank]
         assert (reason.rank, reason.host) == (dead, f"host{dead}")
@@ -87,14 +83,14 @@ def test_who_is_done_is_not_missed(ranks: Ranks) -> None:
     time.sleep(0.3)
     assert ranks.told == [[], [], []]
     ranks.lines[2].fail(Reason(2, "host2", "failed"))
-    ranks.wait(lambda: ranks.told[0])
+    eventually(lambda: ranks.told[0])
 
 
 def test_the_cause_is_told_and_not_what_follows_from_it(ranks: Ranks) -> None:
     ranks.lines[2].fail(Reason(2, "host2", "lost its connection", follows=True))
     time.sleep(0.1)
     ranks.lines[1].fail(Reason(1, "host1", "the disk is full"))
-    ranks.wait(lambda: ranks.told[0])
+    eventually(lambda: ranks.told[0])
     assert ranks.told[0] == [Reason(1, "host1", "the disk is full")]
 
 
@@ -104,13 +100,13 @@ def test_what_only_follows_is_told_when_nothing_else_comes(
     monkeypatch.setattr(lifeline, "FOLLOWING_SECONDS", 0.2)
     why = Reason(2, "host2", "lost its connection", follows=True)
     ranks.lines[2].fail(why)
-    ranks.wait(lambda: ranks.told[0] and ranks.told[1])
+    eventually(lambda: ranks.told[0] and ranks.told[1])
     assert ranks.told[1] == [why]
 
 
 def test_only_the_first_reason_is_told(ranks: Ranks) -> None:
     ranks.lines[1].fail(Reason(1, "host1", "first"))
-    ranks.wait(lambda: ranks.told[0])
+    eventually(lambda: ranks.told[0])
     ranks.drop(2)
     time.sleep(0.3)
     assert [reason.text for reason in ranks.told[0]] == ["first"]
@@ -135,7 +131,7 @@ def test_strangers_are_not_heard(ranks: Ranks) -> None:
             time.sleep(0.1)
     assert ranks.told == [[], [], []]
     ranks.lines[1].fail(Reason(1, "host1", "failed"))
-    ranks.wait(lambda: ranks.told[0] and ranks.told[2])
+    eventually(lambda: ranks.told[0] and ranks.told[2])
 
 
 HANGS = """
@@ -150,20 +146,21 @@ os.environ.update(RANK=sys.argv[1], WORLD_SIZE="2", LOCAL_RANK=sys.argv[1], MAST
 joined = together.Together(open_meeting(Place.of()))
 if rank == 1:
     if os.fork() == 0:
-        time.sleep(60)  # a worker of it lives on, as one that tokenises does
+        time.sleep(120)  # a worker of it lives on, as one that tokenises does
     os.kill(os.getpid(), 9)
-time.sleep(60)  # as in a collective that NCCL would not give up
+time.sleep(120)  # as in a collective that NCCL would not give up
 """
 
 
 def test_a_process_that_hangs_ends_with_the_reason() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-c", HANGS]
     # The second one's worker would keep a pipe open.
     second = subprocess.Popen([*command, "1", port], cwd=ROOT, start_new_session=True)
     try:
-        first = subprocess.run([*command, "0", port], cwd=ROOT, capture_output=True, text=True, timeout=50)
+        first = subprocess.run(
+            [*command, "0", port], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        )
     finally:
         subprocess.run(["kill", "-9", "--", f"-{second.pid}"], check=False)
         second.wait()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eventually import PATIENCE
 
 from lib.training.processes.signals import STOPPING, Interrupted, StopSignals, code_of, say_end
 
@@ -54,16 +55,17 @@ def test_at_once_in_an_evaluation_between_steps(signals: StopSignals) -> None:
 def test_a_second_signal_ends_the_process_at_once() -> None:
     code = (
         "import time; from lib.training.processes.signals import StopSignals; s = StopSignals.installed()\n"
-        "with s.at_step_boundaries():\n    print('ready', flush=True)\n    time.sleep(60); time.sleep(60)\n"
+        "with s.at_step_boundaries():\n    print('ready', flush=True)\n"
+        "    while not s.received: time.sleep(0.01)\n"
+        "    print('noted', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == -signal.SIGTERM
+        for said in (b"ready\n", b"noted\n"):
+            assert process.stdout.readline() == said
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -8,17 +8,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from eventually import eventually
 
+from lib.training.watchdog import evidence
 from lib.training.watchdog.evidence import Evidence, collect
 from lib.training.watchdog.stall_verdict import judge
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def seen_while(hang: Callable[[Future[Evidence]], object]) -> Evidence:
-    """What another thread sees of this one, which hangs until that is done."""
+def seen_while(
+    hang: Callable[[Future[Evidence]], object], begun: Callable[[], object] = lambda: True
+) -> Evidence:
+    """What another thread sees of this one, which hangs until that is done; it looks once that has begun."""
+
+    def look() -> Evidence:
+        eventually(begun)
+        return collect()
+
     with ThreadPoolExecutor(1) as other:
-        found = other.submit(collect)
+        found = other.submit(look)
         hang(found)
         return found.result()
 
@@ -50,7 +59,7 @@ def test_a_read_that_gives_nothing_is_named(tmp_path: Path) -> None:
         seen.add_done_callback(lambda _: os.write(descriptor, b"x"))
         os.read(descriptor, 1)
 
-    found = seen_while(read)
+    found = seen_while(read, begun=evidence._file_call)
     os.close(descriptor)
     assert found.file_call == f"read of {path}"
     assert judge(found, processes=1).kind == "disk"
@@ -60,6 +69,8 @@ def test_a_compiler_below_this_process_is_found(tmp_path: Path) -> None:
     (tmp_path / "cc1plus").symlink_to("/bin/sleep")
     below = ["sh", "-c", f"{tmp_path}/cc1plus 60 & trap 'kill $!' TERM; wait"]
     with subprocess.Popen(below) as process:
-        found = seen_while(lambda seen: seen.result())
+        found = seen_while(
+            lambda seen: seen.result(), begun=lambda: "cc1plus" in map(evidence._name, evidence._descendants())
+        )
         process.terminate()
     assert found.building == "cc1plus"
