@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from eventually import PATIENCE
 
 from lib.lineage.curriculum import SurveyedStage
 from lib.settings.stage import KEYS
+from lib.tracking import mlflow_tracker
 from lib.tracking.contents import env_text
 from lib.tracking.protocol import NoTracker
 from lib.tracking.tracker import track
@@ -47,6 +49,7 @@ def test_a_run_with_all_that_belongs_in_it_and_no_secret(
 ) -> None:
     from lib.tracking.callback import TrackingCallback
 
+    monkeypatch.setattr(mlflow_tracker, "ENDED_SECONDS", PATIENCE)
     monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
     keys = {"HF_TOKEN": CANARY, "MLFLOW_EXPERIMENT_NAME": "mine", "SFT_LR": "3e-4"}

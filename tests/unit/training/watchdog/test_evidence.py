@@ -70,7 +70,8 @@ def test_a_compiler_below_this_process_is_found(tmp_path: Path) -> None:
     below = ["sh", "-c", f"{tmp_path}/cc1plus 60 & trap 'kill $!' TERM; wait"]
     with subprocess.Popen(below) as process:
         found = seen_while(
-            lambda seen: seen.result(), begun=lambda: "cc1plus" in map(evidence._name, evidence._descendants())
+            lambda seen: seen.result(),
+            begun=lambda: "cc1plus" in map(evidence._name, evidence._descendants()),
         )
         process.terminate()
     assert found.building == "cc1plus"
