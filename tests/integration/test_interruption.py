@@ -1,5 +1,6 @@
 """Ctrl-C while a stage trains."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ from tiny_curriculum import Curriculum
 def interrupted(
     tmp_path_factory: pytest.TempPathFactory, new_curriculum: Callable[[Path], Curriculum]
 ) -> tuple[Curriculum, tuple[int, str, str]]:
-    """Stage 1, which would train 5,000 steps, after SIGINT at its fifth; and how the command ended."""
+    """Stage 1, which would train 5,000 steps, after SIGINT at its fifth or soon after, when the tracking store
+    knows the run; and how the command ended."""
     curriculum = new_curriculum(tmp_path_factory.mktemp("interrupted") / "curriculum")
     curriculum.set(1, SFT_MAX_STEPS=5000, SFT_SAVE_STEPS=4, SFT_EVAL_STEPS=4)
-    return curriculum, curriculum.command.interrupted("--stage", 1, at="step     5/5000")
+
+    def tracked() -> bool:
+        return bool(json.loads((curriculum.stage_dir(1) / "tracking.json").read_text())["run_id"])
+
+    return curriculum, curriculum.command.interrupted("--stage", 1, at="step     5/5000", ready=tracked)
 
 
 def test_it_ends_with_130_and_without_a_traceback(interrupted: Any) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,11 @@ class TrainCommand:
         assert result.returncode == 0, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
         return result.stdout
 
-    def interrupted(self, *arguments: object, at: str) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of a command that gets SIGINT once it prints a line with `at`."""
+    def interrupted(
+        self, *arguments: object, at: str, ready: Callable[[], object] = lambda: True
+    ) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a command that gets SIGINT when it prints a line, once there was one
+        with `at` and it is `ready`."""
         with subprocess.Popen(
             self._line(arguments),
             cwd=self.cwd,
@@ -57,7 +61,7 @@ class TrainCommand:
             seen = ""
             for line in process.stdout:
                 seen += line
-                if at in line:
+                if at in seen and ready():
                     process.send_signal(signal.SIGINT)
                     break
             try:

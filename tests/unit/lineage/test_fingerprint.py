@@ -109,7 +109,7 @@ def test_a_large_file_is_read_by_a_run_and_not_by_a_plan(
     model = ModelSettings(base_model=str(folder))
     weights.write_bytes(b"a" * 200)
     os.utime(weights, (1, 1))
-    monkeypatch.setattr(file_hashes, "SETTLED_SECONDS", 0)
+    monkeypatch.setattr(file_hashes, "SETTLED_SECONDS", -1)
     planned = base_fingerprint(model, thorough=False)
     assert (planned.content, bool(planned.outline)) == ("", True)
     read = base_fingerprint(model, thorough=True)

@@ -2,12 +2,13 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import PATIENCE
 from expert_checkpoints import in_shards
 
 from lib.model import low_rank_sum, shard_writer
@@ -87,19 +88,25 @@ def test_workers_share_the_cores_within_the_memory(planned: Any, monkeypatch: py
 def test_a_failing_worker_stops_the_others(
     planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = []
+    started, called_off = [], threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            called_off.set()
+            super().shutdown(wait=wait)
 
     def fail(*_: Any) -> Any:
         started.append(threading.get_ident())
-        if len(started) > 1:
-            time.sleep(0.2)  # the rest is called off from another thread, which needs its turn
+        assert len(started) == 1 or called_off.wait(PATIENCE)  # by another thread, which needs its turn
         raise OSError("no more")
 
+    monkeypatch.setattr(shard_writer, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(shard_writer, "_workers", lambda *_: 1)
     monkeypatch.setattr(shard_writer, "merge_matrix", fail)
     with pytest.raises(OSError, match="no more"):
         written(planned, tmp_path / "failed")
-    assert len(started) < len(planned[1])
+    assert len(started) <= 2 < len(planned[1])
 
 
 @pytest.mark.parametrize(
