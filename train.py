@@ -27,14 +27,15 @@ from lib.commands.import_config import show_import
 from lib.commands.show import show_plans, show_status
 from lib.commands.stage_steps import (
     announce,
+    attach_adapter,
     check_targets,
     close_stage,
     load_model,
+    processes_of,
     stage_rows,
     train_adapter,
 )
 from lib.commands.suggest import show_suggestion
-from lib.heartbeat import phase
 from lib.lineage.completion import make_record, open_stage
 from lib.lineage.curriculum import SurveyedStage, choose_stages, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
@@ -138,23 +139,15 @@ def run_stage(
     # torch, and all that needs it, is imported here and not above, so that planning stays fast.
     from lib.evaluation.heldout import Evaluator
     from lib.evaluation.stage_evaluation import evaluate_stage
-    from lib.model.adapter import attach_lora
     from lib.model.targets import find_targets
     from lib.tracking.tracker import track
-    from lib.training.arguments import machine_remarks
     from lib.training.batches import choose_batch_form
-    from lib.training.processes.process_group import Processes
 
     settings = stage.settings
     check_targets(settings)
     rows = stage_rows(stage, world, machines)
-
-    evaluates = bool(rows.validation)
-    processes = Processes(
-        settings, world, rows.compute.dtype, evaluates=evaluates, signals=signals, machines=machines
-    )
-    notices = [*warnings, *rows.notices, *machine_remarks(settings, world)]
-    announce(stage, rows, processes, notices)
+    processes = processes_of(stage, world, rows, machines, signals)
+    notices = announce(stage, rows, processes, warnings)
 
     with hold_stage(settings, processes):
         model, base = load_model(stage, rows, processes)
@@ -164,9 +157,7 @@ def run_stage(
         run = full_fingerprint(stage, rows.data, rows.compute, world)
         progress = open_stage(stage, run, processes, restart=restart)
         with track(stage, rows.data, is_main=processes.is_main) as tracker:
-            with phase("attach"):
-                model, census = attach_lora(model, targets, settings.lora, seed=settings.seed)
-            processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
+            model, census = attach_adapter(model, base, stage, targets, form, processes)
             processes.say(*progress.notices)
 
             evaluator = Evaluator(rows.tokenizer, rows.chat, settings, processes, run=run)

@@ -26,6 +26,7 @@ from lib.preflight.text import beyond_positions
 from lib.settings import InputError, StageSettings
 from lib.training.machines.alone import Alone
 from lib.training.processes.launch import World
+from lib.training.processes.signals import StopSignals
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from lib.evaluation.evaluation_set import EvaluationSet
     from lib.evaluation.heldout import Evaluator
     from lib.evaluation.stage_evaluation import StageEvaluation
+    from lib.model.adapter import Census
     from lib.model.base import ComputeChoice, StageBase
+    from lib.model.targets import AdapterTargets
     from lib.tracking.protocol import Tracker
     from lib.training.batches import BatchForm
     from lib.training.processes.process_group import Processes
@@ -100,11 +103,29 @@ def _stage_rows(stage: SurveyedStage, world: World) -> StageRows:
     )  # fmt: skip
 
 
-def announce(stage: SurveyedStage, rows: StageRows, processes: Processes, notices: Sequence[str]) -> None:
-    """Say what will run, on what, and what is worth knowing about it."""
+def processes_of(
+    stage: SurveyedStage, world: World, rows: StageRows, machines: Alone, signals: StopSignals
+) -> Processes:
+    """The process group that trains."""
+    from lib.training.processes.process_group import Processes
+
+    return Processes(
+        stage.settings, world, rows.compute.dtype,
+        evaluates=bool(rows.validation), signals=signals, machines=machines,
+    )  # fmt: skip
+
+
+def announce(
+    stage: SurveyedStage, rows: StageRows, processes: Processes, warnings: Sequence[str]
+) -> list[str]:
+    """Say what will run, on what, and what is worth knowing about it; the last is for the record, too."""
+    from lib.training.arguments import machine_remarks
+
     settings, world = stage.settings, processes.world
+    notices = [*warnings, *rows.notices, *machine_remarks(settings, world)]
     processes.say(stage.headline, world.line(settings.training), stage.batch_line, rows.compute.line())
     processes.say(*settings.notices, *notices, *rows.data.notices)
+    return notices
 
 
 def load_model(
@@ -125,6 +146,23 @@ def load_model(
     probe = [row.input_ids for row in rows.data.train[:PROBE_ROWS]]
     with phase("prove merge") if base.merged else nullcontext():
         return model, processes.on_main(probe_merge, base, model_settings, adapters, model, probe) or base
+
+
+def attach_adapter(
+    model: PreTrainedModel,
+    base: StageBase,
+    stage: SurveyedStage,
+    targets: AdapterTargets,
+    form: BatchForm,
+    processes: Processes,
+) -> tuple[PeftModel, Census]:
+    """The model with a new adapter, and what of it is trained."""
+    from lib.model.adapter import attach_lora
+
+    with phase("attach"):
+        attached, census = attach_lora(model, targets, stage.settings.lora, seed=stage.settings.seed)
+    processes.say(base.line(), census.line(), form.line(), *base.notices, *census.notices)
+    return attached, census
 
 
 def train_adapter(

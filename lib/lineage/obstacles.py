@@ -61,19 +61,26 @@ def obstacles(
         ]
         return problems, []
     notices = _missing_notices(settings, missing, starts_from_base=not (chain.parents or runs_before))
-    notices += [
+    return problems, [*notices, *_taken_as_they_are(stale, failed, unfinished)]
+
+
+def _taken_as_they_are(
+    stale: Mapping[int, Sequence[str]], failed: Mapping[int, Sequence[str]], unfinished: Sequence[int]
+) -> list[str]:
+    """A warning for each earlier stage that a strict one would refuse."""
+    of_stale = (
         f"[WARNING] stage {number} is stale ({'; '.join(why)}); its adapter is used as it is"
         for number, why in stale.items()
-    ]
-    notices += [
+    )
+    of_failed = (
         f"[WARNING] stage {number} failed its retention gate: {'; '.join(why)}"
         for number, why in failed.items()
-    ]
-    notices += [
+    )
+    of_unfinished = (
         f"[WARNING] stage {number} has an adapter but no stage.json: not finished, or made elsewhere"
         for number in unfinished
-    ]
-    return problems, notices
+    )
+    return [*of_stale, *of_failed, *of_unfinished]
 
 
 def _missing_notices(settings: StageSettings, missing: Sequence[int], *, starts_from_base: bool) -> list[str]:

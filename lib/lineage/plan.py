@@ -96,15 +96,7 @@ def make_plan(
         steps=planned_steps(load) if load else None,
         tokens=trained_tokens(load) if load else None,
         estimates=stage_estimates(stage, architecture, ledger, world) if architecture else {},
-        notices=(
-            *settings.notices,
-            *stage.status.remarks,
-            *_quantization_notices(settings, architecture),
-            *_size_notices(settings, folder),
-            *notices,
-            *changes,
-            *planned.notices,
-        ),
+        notices=(*_notices(stage, folder, architecture), *notices, *changes, *planned.notices),
         problems=(*problems, *broken, *_refused(settings, planned)),
         audit=audit_json(settings, planned.findings, planned.sources) if audited else None,
     )
@@ -133,17 +125,18 @@ def _base(settings: StageSettings, folder: Path | None, architecture: Architectu
     return base
 
 
-def _size_notices(settings: StageSettings, folder: Path | None) -> list[str]:
-    if folder is not None:
-        return []
-    fetch = f"`hf download {settings.model.base_model} config.json`"
-    return [f"memory, disk and time follow from the base's config.json; {fetch} fetches no more than that"]
-
-
-def _quantization_notices(settings: StageSettings, architecture: Architecture | None) -> list[str]:
-    if settings.model.quantization == "none" or architecture is None or not architecture.experts:
-        return []
-    return [few_quantized(quantizable_share(architecture))]
+def _notices(stage: SurveyedStage, folder: Path | None, architecture: Architecture | None) -> list[str]:
+    """Of the stage itself, and of its base where that is quantised or not on this machine."""
+    model = stage.settings.model
+    notices = [*stage.settings.notices, *stage.status.remarks]
+    if model.quantization != "none" and architecture is not None and architecture.experts:
+        notices.append(few_quantized(quantizable_share(architecture)))
+    if folder is None:
+        fetch = f"`hf download {model.base_model} config.json`"
+        notices.append(
+            f"memory, disk and time follow from the base's config.json; {fetch} fetches no more than that"
+        )
+    return notices
 
 
 def _parents(stage: SurveyedStage, runs_before: tuple[int, ...]) -> tuple[dict[str, Any], ...]:

@@ -111,22 +111,15 @@ def build_trainer(
 ) -> StageTrainer:
     """The trainer on rows that are tokenised and masked already, gone through in this order; TRL prepares
     nothing."""
-    from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers import PrinterCallback
 
-    from lib.training.embedding_noise import EmbeddingNoise
-    from lib.training.first_step import Beats, FirstStep
     from lib.training.numerics.bad_batches import BAD_BATCHES, BadBatches
     from lib.training.numerics.numbers import Numbers
     from lib.training.numerics.numbers_guard import NumbersGuard
-    from lib.training.processes.waiting import BoundWaiting
     from lib.training.progress import ProgressCallback
     from lib.training.row_tables import training_dataset, validation_dataset
     from lib.training.stage_trainer import StageTrainer
 
-    patience = settings.training.early_stopping_patience
-    stopping = [EarlyStoppingCallback(patience)] if patience and validation else []
-    alpha = settings.training.neftune_noise_alpha
-    noise = [EmbeddingNoise(alpha)] if alpha else []
     trainer = StageTrainer(
         model=model,
         args=processes.arguments,
@@ -141,12 +134,29 @@ def build_trainer(
         signals=processes.signals,
         machines=processes.machines,
         processing_class=tokenizer,
-        callbacks=[*noise, *callbacks, *stopping, FirstStep(model), Beats(), BoundWaiting()],
+        callbacks=_callbacks(model, callbacks, settings, evaluates=bool(validation)),
     )
     trainer.add_callback(ProgressCallback(lambda: trainer.session.seconds))
     trainer.remove_callback(PrinterCallback)
     processes.say(*trainer.labelled_loss.notices)
     return trainer
+
+
+def _callbacks(
+    model: PeftModel, callbacks: Sequence[TrainerCallback], settings: StageSettings, *, evaluates: bool
+) -> list[TrainerCallback]:
+    """Those given, between the ones that act on the weights' inputs and those that look at each step."""
+    from transformers import EarlyStoppingCallback
+
+    from lib.training.embedding_noise import EmbeddingNoise
+    from lib.training.first_step import Beats, FirstStep
+    from lib.training.processes.waiting import BoundWaiting
+
+    alpha = settings.training.neftune_noise_alpha
+    noise = [EmbeddingNoise(alpha)] if alpha else []
+    patience = settings.training.early_stopping_patience
+    stopping = [EarlyStoppingCallback(patience)] if patience and evaluates else []
+    return [*noise, *callbacks, *stopping, FirstStep(model), Beats(), BoundWaiting()]
 
 
 def _let_go(trainer: StageTrainer) -> None:

@@ -13,8 +13,8 @@ from tiny_curriculum import Curriculum
 def interrupted(
     tmp_path_factory: pytest.TempPathFactory, new_curriculum: Callable[[Path], Curriculum]
 ) -> tuple[Curriculum, tuple[int, str, str]]:
-    """Stage 1, which would train 5,000 steps, after SIGINT at its fifth or soon after, when the tracking store
-    knows the run; and how the command ended."""
+    """Stage 1, which would train 5,000 steps, after SIGINT at its fifth or soon after, when its tracking
+    run has begun; and how the command ended."""
     curriculum = new_curriculum(tmp_path_factory.mktemp("interrupted") / "curriculum")
     curriculum.set(1, SFT_MAX_STEPS=5000, SFT_SAVE_STEPS=4, SFT_EVAL_STEPS=4)
 

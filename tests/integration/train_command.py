@@ -45,8 +45,8 @@ class TrainCommand:
     def interrupted(
         self, *arguments: object, at: str, ready: Callable[[], object] = lambda: True
     ) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of a command that gets SIGINT when it prints a line, once there was one
-        with `at` and it is `ready`."""
+        """Exit code, stdout and stderr of a command that gets SIGINT when it prints a line, once one had `at`
+        and it is `ready`."""
         with subprocess.Popen(
             self._line(arguments),
             cwd=self.cwd,

@@ -55,35 +55,24 @@ def plan_mixture(
     unmatched = unmatched_rules(rules, [example for source in sources for example in source.examples])
     if unmatched and strict:
         raise InputError(unmatched)
-    held_out = held_out_keys(sources, val_ratio, seed)
-    all_held_out = frozenset(key for keys in held_out for key in keys)
-    training = [_training_rows(source, all_held_out, seed) for source in sources]
-    of_row = [[1 if sizes is None else sizes.get(row.row_id, 0) for row in rows] for rows in training]
+    split = _split(sources, val_ratio, seed)
+    tokens_of = None if sizes is None else lambda row: sizes.get(row.row_id, 0)
+    of_row = [[1 if tokens_of is None else tokens_of(row) for row in rows] for rows in split.training]
 
-    drawing = draw_rows(sources, training, of_row, algebra, negatives)
+    drawing = draw_rows(sources, split.training, of_row, algebra, negatives)
     check_draws(sum(map(sum, drawing.repeats)), "SFT_DATASET_MIX_TOTAL_SIZE or the weights")
-    repeats = [upsample(rows, own, rules) for rows, own in zip(training, drawing.repeats, strict=True)]
+    repeats = [upsample(rows, own, rules) for rows, own in zip(split.training, drawing.repeats, strict=True)]
     check_draws(sum(map(sum, repeats)), "SFT_UPSAMPLE_RULES")
-    own = [
-        example
-        for rows, times_of in zip(training, repeats, strict=True)
-        for example, times in zip(rows, times_of, strict=True)
-        for _ in range(times)
-    ]
-    replayed = replay_rows(replay, len(own), all_held_out, seed)
+    own = _repeated(split.training, repeats)
+    replayed = replay_rows(replay, len(own), split.held_out, seed)
     draws = [*own, *replayed.draws]
     random.Random(seed).shuffle(draws)
 
-    validation = _first_of_each(sources, all_held_out)
-    trainable = [example for rows in training for example in rows]
-    requested = _requested_labels(drawing, training, rules)
-    for label, amount in replayed.requested.items():
-        requested[label] = requested.get(label, 0.0) + amount
-    labels, left_out = label_lines([*trainable, *replayed.rows], draws, requested)
     lines = [
-        _source_line(i, source, training[i], of_row[i], len(held_out[i]), drawing, repeats[i])
-        for i, source in enumerate(sources)
+        _source_line(i, source, split, of_row[i], drawing, repeats[i]) for i, source in enumerate(sources)
     ]
+    requested = _requested_labels(drawing, split.training, rules, replayed.requested)
+    labels, left_out = label_lines([*split.trainable, *replayed.rows], draws, requested)
     ledger = MixLedger(
         sources=(*lines, *replayed.lines),
         labels=labels,
@@ -91,16 +80,37 @@ def plan_mixture(
         base_size=drawing.total,
         drawn=sum(map(sum, drawing.repeats)),
         upsampled=len(draws),
-        validation=len(validation),
+        validation=len(split.validation),
         unit=algebra.unit,
         weights=algebra.weights,
         replayed=len(replayed.draws),
-        negatives=negative_lines(
-            trainable, own, negatives, None if sizes is None else lambda row: sizes.get(row.row_id, 0)
-        ),
+        negatives=negative_lines(split.trainable, own, negatives, tokens_of),
     )
     warnings = [_as_warning(problem) for problem in unmatched]
-    return Mixture(tuple(draws), validation, ledger, (*warnings, *drawing.notices))
+    return Mixture(tuple(draws), split.validation, ledger, (*warnings, *drawing.notices))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Distinct rows, before anything repeats."""
+
+    held_out_of: list[list[str]]
+    """Per source, the keys of its validation rows."""
+    held_out: frozenset[str]
+    training: list[list[Example]]
+    """Per source, in the seeded order in which they are drawn: no key of a validation row of any source."""
+    validation: tuple[Example, ...]
+
+    @property
+    def trainable(self) -> list[Example]:
+        return [example for rows in self.training for example in rows]
+
+
+def _split(sources: Sequence[SourceRows], val_ratio: float, seed: int) -> _Split:
+    held_out_of = held_out_keys(sources, val_ratio, seed)
+    held_out = frozenset(key for keys in held_out_of for key in keys)
+    training = [_training_rows(source, held_out, seed) for source in sources]
+    return _Split(held_out_of, held_out, training, _first_of_each(sources, held_out))
 
 
 def held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
@@ -142,25 +152,40 @@ def _first_of_each(sources: Sequence[SourceRows], keys: frozenset[str]) -> tuple
     return tuple(first[key] for key in sorted(first))
 
 
+def _repeated(training: Sequence[Sequence[Example]], repeats: Sequence[Sequence[int]]) -> list[Example]:
+    """One entry per draw."""
+    return [
+        example
+        for rows, times_of in zip(training, repeats, strict=True)
+        for example, times in zip(rows, times_of, strict=True)
+        for _ in range(times)
+    ]
+
+
 def _requested_labels(
-    drawing: Drawing, training: Sequence[Sequence[Example]], rules: Mapping[str, float]
+    drawing: Drawing,
+    training: Sequence[Sequence[Example]],
+    rules: Mapping[str, float],
+    replayed: Mapping[Label, float],
 ) -> dict[Label, float]:
-    """Draws of each label that weights and rules ask for, before limits and rounding."""
+    """Draws of each label that weights and rules ask for, before limits and rounding, and those that are
+    replayed."""
     requested: dict[Label, float] = {}
     for rows, passes in zip(training, drawing.passes, strict=True):
         for row, times in zip(rows, passes, strict=True):
             asked = times * multiplier_of(row, rules)
             for label in row.labels:
                 requested[label] = requested.get(label, 0.0) + asked
+    for label, amount in replayed.items():
+        requested[label] = requested.get(label, 0.0) + amount
     return requested
 
 
 def _source_line(
     index: int,
     source: SourceRows,
-    rows: Sequence[Example],
+    split: _Split,
     sizes: Sequence[int],
-    validation: int,
     drawing: Drawing,
     repeats: Sequence[int],
 ) -> SourceLine:
@@ -172,8 +197,8 @@ def _source_line(
         rows=len(source.examples),
         skipped=source.skipped,
         distinct=len({example.key for example in source.examples}),
-        validation=validation,
-        training=len(rows),
+        validation=len(split.held_out_of[index]),
+        training=len(split.training[index]),
         requested=drawing.shares[index] * drawing.total,
         drawn=sum(drawn),
         upsampled=sum(repeats),
