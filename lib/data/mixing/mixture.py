@@ -6,7 +6,7 @@ earlier stages, shuffle. docs/mixing.md explains each with an example.
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.data.mixing.amounts import Algebra
@@ -55,50 +55,43 @@ def plan_mixture(
     unmatched = unmatched_rules(rules, [example for source in sources for example in source.examples])
     if unmatched and strict:
         raise InputError(unmatched)
-    split = _split(sources, val_ratio, seed)
     tokens_of = None if sizes is None else lambda row: sizes.get(row.row_id, 0)
-    of_row = [[1 if tokens_of is None else tokens_of(row) for row in rows] for rows in split.training]
-
-    drawing = draw_rows(sources, split.training, of_row, algebra, negatives)
-    check_draws(sum(map(sum, drawing.repeats)), "SFT_DATASET_MIX_TOTAL_SIZE or the weights")
-    repeats = [upsample(rows, own, rules) for rows, own in zip(split.training, drawing.repeats, strict=True)]
-    check_draws(sum(map(sum, repeats)), "SFT_UPSAMPLE_RULES")
-    own = _repeated(split.training, repeats)
-    replayed = replay_rows(replay, len(own), split.held_out, seed)
-    draws = [*own, *replayed.draws]
+    split = _split(sources, val_ratio, seed, tokens_of)
+    drawn = _draw(sources, split, algebra, rules, negatives)
+    replayed = replay_rows(replay, len(drawn.rows), split.held_out, seed)
+    draws = [*drawn.rows, *replayed.draws]
     random.Random(seed).shuffle(draws)
 
-    lines = [
-        _source_line(i, source, split, of_row[i], drawing, repeats[i]) for i, source in enumerate(sources)
-    ]
-    requested = _requested_labels(drawing, split.training, rules, replayed.requested)
+    requested = _requested_labels(drawn.drawing, split.training, rules, replayed.requested)
     labels, left_out = label_lines([*split.trainable, *replayed.rows], draws, requested)
     ledger = MixLedger(
-        sources=(*lines, *replayed.lines),
+        sources=(*_source_lines(sources, split, drawn), *replayed.lines),
         labels=labels,
         labels_left_out=left_out,
-        base_size=drawing.total,
-        drawn=sum(map(sum, drawing.repeats)),
+        base_size=drawn.drawing.total,
+        drawn=sum(map(sum, drawn.drawing.repeats)),
         upsampled=len(draws),
         validation=len(split.validation),
         unit=algebra.unit,
         weights=algebra.weights,
         replayed=len(replayed.draws),
-        negatives=negative_lines(split.trainable, own, negatives, tokens_of),
+        negatives=negative_lines(split.trainable, drawn.rows, negatives, tokens_of),
     )
     warnings = [_as_warning(problem) for problem in unmatched]
-    return Mixture(tuple(draws), split.validation, ledger, (*warnings, *drawing.notices))
+    return Mixture(tuple(draws), split.validation, ledger, (*warnings, *drawn.drawing.notices))
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Distinct rows, before anything repeats."""
+    """Distinct rows, before anything repeats. Lists have an entry per source."""
 
     held_out_of: list[list[str]]
-    """Per source, the keys of its validation rows."""
+    """Keys of the validation rows."""
     held_out: frozenset[str]
     training: list[list[Example]]
-    """Per source, in the seeded order in which they are drawn: no key of a validation row of any source."""
+    """In the seeded order in which they are drawn: no key of a validation row of any source."""
+    sizes: list[list[int]]
+    """Of the training rows, in what the algebra counts."""
     validation: tuple[Example, ...]
 
     @property
@@ -106,11 +99,45 @@ class _Split:
         return [example for rows in self.training for example in rows]
 
 
-def _split(sources: Sequence[SourceRows], val_ratio: float, seed: int) -> _Split:
-    held_out_of = held_out_keys(sources, val_ratio, seed)
+def _split(
+    sources: Sequence[SourceRows], ratio: float, seed: int, tokens_of: Callable[[Example], int] | None
+) -> _Split:
+    held_out_of = held_out_keys(sources, ratio, seed)
     held_out = frozenset(key for keys in held_out_of for key in keys)
     training = [_training_rows(source, held_out, seed) for source in sources]
-    return _Split(held_out_of, held_out, training, _first_of_each(sources, held_out))
+    sizes = [[tokens_of(row) if tokens_of else 1 for row in rows] for rows in training]
+    return _Split(held_out_of, held_out, training, sizes, _first_of_each(sources, held_out))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Of the stage's own sources."""
+
+    drawing: Drawing
+    repeats: list[list[int]]
+    """Draws of each training row, upsampled."""
+    rows: list[Example]
+    """One entry per draw."""
+
+
+def _draw(
+    sources: Sequence[SourceRows],
+    split: _Split,
+    algebra: Algebra,
+    rules: Mapping[str, float],
+    negatives: NegativeRule,
+) -> _Drawn:
+    drawing = draw_rows(sources, split.training, split.sizes, algebra, negatives)
+    check_draws(sum(map(sum, drawing.repeats)), "SFT_DATASET_MIX_TOTAL_SIZE or the weights")
+    repeats = [upsample(rows, own, rules) for rows, own in zip(split.training, drawing.repeats, strict=True)]
+    check_draws(sum(map(sum, repeats)), "SFT_UPSAMPLE_RULES")
+    rows = [
+        example
+        for of_source, times_of in zip(split.training, repeats, strict=True)
+        for example, times in zip(of_source, times_of, strict=True)
+        for _ in range(times)
+    ]
+    return _Drawn(drawing, repeats, rows)
 
 
 def held_out_keys(sources: Sequence[SourceRows], ratio: float, seed: int) -> list[list[str]]:
@@ -152,16 +179,6 @@ def _first_of_each(sources: Sequence[SourceRows], keys: frozenset[str]) -> tuple
     return tuple(first[key] for key in sorted(first))
 
 
-def _repeated(training: Sequence[Sequence[Example]], repeats: Sequence[Sequence[int]]) -> list[Example]:
-    """One entry per draw."""
-    return [
-        example
-        for rows, times_of in zip(training, repeats, strict=True)
-        for example, times in zip(rows, times_of, strict=True)
-        for _ in range(times)
-    ]
-
-
 def _requested_labels(
     drawing: Drawing,
     training: Sequence[Sequence[Example]],
@@ -181,31 +198,26 @@ def _requested_labels(
     return requested
 
 
-def _source_line(
-    index: int,
-    source: SourceRows,
-    split: _Split,
-    sizes: Sequence[int],
-    drawing: Drawing,
-    repeats: Sequence[int],
-) -> SourceLine:
-    drawn = drawing.repeats[index]
-    return SourceLine(
-        id=source.name,
-        weight=source.weight,
-        share=drawing.shares[index],
-        rows=len(source.examples),
-        skipped=source.skipped,
-        distinct=len({example.key for example in source.examples}),
-        validation=len(split.held_out_of[index]),
-        training=len(split.training[index]),
-        requested=drawing.shares[index] * drawing.total,
-        drawn=sum(drawn),
-        upsampled=sum(repeats),
-        max_repeats=max(repeats, default=0),
-        unseen=sum(times == 0 for times in repeats),
-        realised=float(sum(size * times for size, times in zip(sizes, drawn, strict=True))),
-    )
+def _source_lines(sources: Sequence[SourceRows], split: _Split, drawn: _Drawn) -> Iterator[SourceLine]:
+    drawing = drawn.drawing
+    for index, source in enumerate(sources):
+        before, repeats = drawing.repeats[index], drawn.repeats[index]
+        yield SourceLine(
+            id=source.name,
+            weight=source.weight,
+            share=drawing.shares[index],
+            rows=len(source.examples),
+            skipped=source.skipped,
+            distinct=len({example.key for example in source.examples}),
+            validation=len(split.held_out_of[index]),
+            training=len(split.training[index]),
+            requested=drawing.shares[index] * drawing.total,
+            drawn=sum(before),
+            upsampled=sum(repeats),
+            max_repeats=max(repeats, default=0),
+            unseen=sum(times == 0 for times in repeats),
+            realised=float(sum(size * t for size, t in zip(split.sizes[index], before, strict=True))),
+        )
 
 
 def _as_warning(problem: Problem) -> str:
