@@ -6,16 +6,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from lib.training.durations import readable_duration
+from lib.training.progress_bar import progress_bar
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -27,17 +20,7 @@ class RowProgress:
         self.total, self.done, self.before, self.tokens = total, done, done, 0
         self.console = Console(stderr=True, highlight=False)
         self.started = self.said = time.monotonic()
-        self.bar = Progress(
-            TextColumn("answering"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bar = progress_bar("answering", self.console)
         self.task = self.bar.add_task("", total=total, completed=done)
 
     def __enter__(self) -> RowProgress:

@@ -8,17 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lib.training.durations import readable_duration
+from lib.training.progress_bar import progress_bar
 
 # Shown beside the validation loss where they are measured.
 SCORES = (
@@ -45,16 +39,7 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         self.started = time.monotonic() - self._seconds_before()
         if state.is_world_process_zero and self.console.is_terminal:
-            self.bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=self.console,
-            )
+            self.bar = progress_bar("training", self.console)
             self.bar.start()
             self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
 

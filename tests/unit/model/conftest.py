@@ -192,3 +192,18 @@ def logits() -> Callable[[Any], Any]:
             return model.eval()(input_ids=ids).logits.float()
 
     return compute
+
+
+@pytest.fixture(params=["one by one", "short runs", "together"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way of multiplying experts' rows, also the one that is chosen on a GPU."""
+    from lib.model.expert_lora import plug_in
+    from lib.model.expert_lora.products import OneByOne, Together
+
+    ways = {
+        "one by one": lambda routing: OneByOne(routing, 10_000),
+        "short runs": lambda routing: OneByOne(routing, 10),
+        "together": Together,
+    }
+    monkeypatch.setattr(plug_in, "choose_products", lambda routing, *weights: ways[request.param](routing))
+    return str(request.param)

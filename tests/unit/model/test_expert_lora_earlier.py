@@ -7,30 +7,14 @@ import pytest
 import torch
 from peft.tuners.lora.layer import ParamWrapper
 
-from lib.model.expert_lora import plug_in
-from lib.model.expert_lora.products import OneByOne, Products, Together
-from lib.model.expert_lora.routing import Routing, RoutingMemory
+from lib.model.expert_lora.routing import RoutingMemory
 from lib.model.frozen_factors import FrozenFactors, add_for_good, all_beside, beside, keep_beside
 from tests.unit.model.expert_blocks import EXPERTS, ROUTINGS, as_peft, draw, errors, make_block, run
 
+pytestmark = pytest.mark.usefixtures("products")
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 PROJECTIONS = ("gate_up_proj", "down_proj")
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(params=["one by one", "short runs", "together"], autouse=True)
-def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    ways = {
-        "one by one": lambda routing: OneByOne(routing, 10_000),
-        "short runs": lambda routing: OneByOne(routing, 10),
-        "together": Together,
-    }
-
-    def choose(routing: Routing, *weights: torch.Tensor) -> Products:
-        return ways[request.param](routing)
-
-    monkeypatch.setattr(plug_in, "choose_products", choose)
-    return str(request.param)
 
 
 def put_beside(experts: Any, rank: int, *parameters: str) -> None:

@@ -5,28 +5,11 @@ import torch
 from peft.tuners.lora.layer import ParamWrapper
 from torch.utils.checkpoint import checkpoint
 
-from lib.model.expert_lora import plug_in
-from lib.model.expert_lora.products import OneByOne, Products, Together, grouped_products_are_right
+from lib.model.expert_lora.products import OneByOne, Together, grouped_products_are_right
 from lib.model.expert_lora.routing import Routing
 from tests.unit.model.expert_blocks import ROUTINGS, as_peft, draw, errors, make_block, run
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
-
-
-@pytest.fixture(params=["one by one", "short runs", "together"])
-def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each way of multiplying, also the one that is chosen on a GPU."""
-    ways = {
-        "one by one": lambda routing: OneByOne(routing, 10_000),
-        "short runs": lambda routing: OneByOne(routing, 10),
-        "together": Together,
-    }
-
-    def choose(routing: Routing, *weights: torch.Tensor) -> Products:
-        return ways[request.param](routing)
-
-    monkeypatch.setattr(plug_in, "choose_products", choose)
-    return str(request.param)
 
 
 def compare(block: ParamWrapper, routing: str, dtype: torch.dtype, tolerance: float) -> None:
