@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 CHATML = (
     "{%- for message in messages %}"
@@ -12,6 +13,19 @@ CHATML = (
 GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCABULARY = 512
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.08,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "dtype": "bfloat16",
+}
 
 
 def make_model(folder: Path, texts: Sequence[str], *, hidden: int = 64) -> Path:
@@ -22,22 +36,12 @@ def make_model(folder: Path, texts: Sequence[str], *, hidden: int = 64) -> Path:
     make_tokenizer(folder, texts)
     torch.manual_seed(11)
     config = Qwen3MoeConfig(
-        vocab_size=VOCABULARY,
+        **SIZES,
         hidden_size=hidden,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        intermediate_size=96,
         moe_intermediate_size=32,
         num_experts=4,
         num_experts_per_tok=2,
         norm_topk_prob=True,
-        max_position_embeddings=512,
-        initializer_range=0.08,
-        eos_token_id=2,
-        pad_token_id=0,
-        dtype="bfloat16",
     )
     Qwen3MoeForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
@@ -52,19 +56,9 @@ def make_dense_model(folder: Path, texts: Sequence[str], family: str) -> Path:
     torch.manual_seed(11)
     own = {"query_pre_attn_scalar": 16, "sliding_window": 64} if family == "Gemma2" else {}
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=VOCABULARY,
+        **SIZES,
         hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        intermediate_size=96,
-        max_position_embeddings=512,
-        initializer_range=0.08,
-        eos_token_id=2,
-        pad_token_id=0,
         bos_token_id=None,
-        dtype="bfloat16",
         **own,
     )
     getattr(transformers, f"{family}ForCausalLM")(config).to(torch.bfloat16).save_pretrained(folder)
