@@ -14,7 +14,17 @@ TRAIN, EXPORT, INFER = (ROOT / f"{name}.py" for name in ("train", "export", "inf
 LIMIT_SECONDS = 420
 SECRET = "hf_ThisMustNeverBeWrittenDown"
 # What would reach the settings, the processes or the network.
-NOT_PASSED_ON = ("SFT_", "MLFLOW_", "HF_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "PYTEST_")
+NOT_PASSED_ON = (
+    "SFT_",
+    "MLFLOW_",
+    "HF_",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_",
+    "MASTER_",
+    "PYTEST_",
+    "LORA_CURRICULUM_",
+)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lib.settings import list_stages
 from lib.training.processes.launch import World
 from lib.training.trainer import FitResult
 
+LAUNCHERS = {"WORLD_SIZE", "RANK", "LOCAL_RANK"}
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHARACTERS = '\n !"#,-.:{}[]_/0123456789ABCOQFabcdefghijklmnopqrstuvwxyz'
 VOCABULARY = 64
@@ -68,7 +69,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings and launchers of the surrounding shell do not reach into the tests."""
     for name in [*os.environ]:
-        if name.startswith(("SFT_", "MLFLOW_")) or name in {"WORLD_SIZE", "RANK", "LOCAL_RANK"}:
+        if name.startswith(("SFT_", "MLFLOW_", "LORA_CURRICULUM_")) or name in LAUNCHERS:
             monkeypatch.delenv(name)
 
 
