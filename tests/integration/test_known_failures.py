@@ -147,9 +147,15 @@ def test_a_hub_that_does_not_answer_and_one_that_is_switched_off(
 ) -> None:
     curriculum.set(1, SFT_BASE_MODEL="somebody/some-model")
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    refused(curriculum.command("--stage", 1, **closed), "does not answer", "HTTPS_PROXY")
+    no_folder = (
+        f"a model folder, but there is none at {curriculum.folder}/somebody/some-model; or a Hub id, but"
+    )
+    refused(curriculum.command("--stage", 1, **closed), no_folder, "does not answer", "HTTPS_PROXY")
     refused(
-        curriculum.command("--stage", 1, HF_HOME=str(tmp_path)), "HF_HUB_OFFLINE", "where there is a network"
+        curriculum.command("--stage", 1, HF_HOME=str(tmp_path)),
+        f"{no_folder} it is not in the local cache, and HF_HUB_OFFLINE",
+        "if a path is meant, correct it: a relative one starts at the working directory",
+        "if a Hub id is meant, unset",
     )
 
 
