@@ -21,7 +21,7 @@ from lib.model.base_files import base_folder
 from lib.settings import EvaluationSettings, InputError, RunError, StageSettings
 from lib.settings.errors import without_password
 from lib.training.processes.launch import World
-from lib.training.processes.worker_words import Told, is_heard, say_last
+from lib.training.processes.worker_words import Told, is_heard, leave, say_last
 from lib.training.sizing.devices import device_memory
 from lib.training.sizing.savings import savings_lines
 
@@ -61,6 +61,7 @@ def explained(
         trace = without_password("".join(traceback.format_exception(error)))
         explanation = explain(error)
         if explanation is None and not is_heard():
+            leave(trace)
             raise
         told = _told(headline, explanation, error, trace, log, advice) if explanation else trace
         follows = explanation is not None and explanation.failure.follows

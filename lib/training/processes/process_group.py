@@ -43,7 +43,7 @@ class Processes:
         self.machines = machines
         self.signals = signals or StopSignals()
         if world.shards(settings.training):
-            compile_operators(on_gpu=world.gpus > 0)
+            compile_operators(machines.say, on_gpu=world.gpus > 0)
         with phase("join processes"):
             self.arguments: SFTConfig = trainer_arguments(
                 settings, world=world, dtype=dtype, evaluates=evaluates

@@ -141,6 +141,26 @@ def test_a_lost_connection_becomes_the_reason() -> None:
     assert in_each(TWO, run)[0] == "ended:\nnothing moved"
 
 
+@pytest.mark.parametrize(
+    ("error", "seen"), [(KeyError("x"), PeerEndedError), (Interrupted(15, "saved"), Interrupted)]
+)
+def test_a_launcher_stops_the_neighbours_of_a_dead_process(
+    error: BaseException, seen: type[BaseException]
+) -> None:
+    """Its signal is not taken for a person's wish; where a person has stopped all, it stays one."""
+
+    def run(meeting: Meeting) -> None:
+        machines = Together(meeting)
+        if meeting.place.rank:
+            machines.failed(error)
+            return
+        assert machines.lifeline.known.wait(10)
+        with pytest.raises(seen), machines.heeded():
+            raise Interrupted(15)
+
+    in_each(TWO, run)
+
+
 def test_other_errors_stay_what_they_are() -> None:
     def run(meeting: Meeting) -> None:
         machines = Together(meeting)
