@@ -108,7 +108,11 @@ def test_a_deepspeed_json_of_another_number_of_processes_stops_the_run_once(
     before = curriculum.left_behind()
     result = curriculum.command("--stage", 1, "--nproc", 2, "--set", f"SFT_DEEPSPEED_CONFIG={own}")
     refused(
-        result, 'expected: "auto" or 4 ', "2 process(es)", "for another number of processes", '"stage": 2'
+        result,
+        'expected: "auto" or 4 ',
+        "2 rows x 1 pass x 2 processes",
+        "for another number of processes",
+        '"stage": 2',
     )
     assert result.stderr.count("train_batch_size\n") == 1
     assert curriculum.left_behind() == before
