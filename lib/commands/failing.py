@@ -20,10 +20,10 @@ from lib.model.architecture import read_architecture
 from lib.model.base_files import base_folder
 from lib.settings import EvaluationSettings, InputError, RunError, StageSettings
 from lib.settings.errors import without_password
-from lib.training.processes.launch import World
 from lib.training.processes.worker_words import Told, is_heard, leave, say_last
 from lib.training.sizing.devices import device_memory
 from lib.training.sizing.savings import savings_lines
+from lib.training.sizing.world import World
 
 FAILURE_LOG = "failure.log"
 

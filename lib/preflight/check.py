@@ -26,7 +26,7 @@ from lib.preflight.text import chat_template, context_length, rows, tokenizer
 from lib.preflight.trainability import Probed, probe_stage
 from lib.preflight.verdict import Verdict, failures, warnings
 from lib.settings import InputError, StageSettings, list_stages
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_store, context_length)
 """Milliseconds each, so every run begins with them; what else there is a run finds by itself before it loads

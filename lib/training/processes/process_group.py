@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from lib.heartbeat import phase
 from lib.settings import StageSettings
 from lib.training.machines.alone import ALONE, Alone
-from lib.training.processes.launch import World
 from lib.training.processes.signals import StopSignals
+from lib.training.sizing.world import World
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from lib.model.architecture import Architecture, read_architecture
 from lib.settings import InputError, StageSettings
 from lib.settings.schema.training import DEFAULT_ROWS
-from lib.training.processes.launch import World
 from lib.training.sizing.devices import DeviceMemory
 from lib.training.sizing.memory import MemoryEstimate, estimate_memory
 from lib.training.sizing.sizes import counted, readable_bytes
 from lib.training.sizing.training_shape import TrainingShape
+from lib.training.sizing.world import World
 
 ENOUGH_TOKENS = 16_384
 """Of one pass: beyond, a device is busy anyway and longer passes only pad more."""

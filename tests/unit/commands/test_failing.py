@@ -13,7 +13,7 @@ from lib.commands import failing
 from lib.commands.failing import evaluation_explained, explained, failures_explained
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 ALONE = World(1, 0)
 

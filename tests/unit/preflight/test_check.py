@@ -11,7 +11,7 @@ import pytest
 
 from lib.preflight import check
 from lib.preflight.trainability import Probed
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 SOUND = {
     "settings", "output folder", "packages", "earlier stages", "torch", "DeepSpeed", "memory", "disk",

@@ -21,8 +21,8 @@ from lib.preflight.subject import Subject
 from lib.preflight.text import context_length
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError
-from lib.training.processes.launch import World
 from lib.training.sizing.devices import DeviceMemory
+from lib.training.sizing.world import World
 
 MakeSubject = Callable[..., Subject]
 

@@ -14,9 +14,9 @@ from lib.training.machines.alone import ALONE
 from lib.training.machines.joined import joined
 from lib.training.machines.meeting import Meeting
 from lib.training.machines.together import PeerEndedError, Together
-from lib.training.processes.launch import World
 from lib.training.processes.signals import Interrupted
 from lib.training.processes.worker_words import Told
+from lib.training.sizing.world import World
 
 TWO = places("a", "b")
 

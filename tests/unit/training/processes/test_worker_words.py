@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lib.training.processes import launch
-from lib.training.processes.launch import World, run_workers
+from lib.training.processes.launch import run_workers
 from lib.training.processes.worker_words import last_words, say_last
+from lib.training.sizing.world import World
 
 SAY = "from lib.training.processes.worker_words import say_last\n"
 
