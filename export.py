@@ -12,12 +12,12 @@ llama.cpp take as it is: weights, configuration, tokenizer, chat template, end t
 import argparse
 import signal
 import sys
-from pathlib import Path
 
 from lib.commands.arguments import parse_export
-from lib.commands.failing import explained
+from lib.commands.exporting import exporting_explained, exporting_watched
 from lib.data.chat.chat_format import ChatFormat
 from lib.files import write_text
+from lib.heartbeat import phase
 from lib.lineage.export import Exported, stages_to_export
 from lib.lineage.export_card import adapter_card, merged_card
 from lib.settings import InputError
@@ -27,9 +27,10 @@ def main() -> int:
     options = parse_export(sys.argv[1:], description=__doc__ or "")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: what was begun is taken away
     try:
-        exported = stages_to_export(options.stages_dir, options.stage, options.to, replace=options.force)
-        with explained("export.py failed", Path(f"{options.to}.failure.log")):
-            export(exported, options)
+        with exporting_explained(options):
+            exported = stages_to_export(options.stages_dir, options.stage, options.to, replace=options.force)
+            with exporting_watched(options, exported.settings):
+                export(exported, options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -51,7 +52,7 @@ def export(exported: Exported, options: argparse.Namespace) -> None:
     quiet_libraries()
     settings, chain, name = exported.settings, exported.chain, options.to.resolve().name
     print(f"exporting {exported.headline}", flush=True)
-    with built_model(options.to, blamed="--to") as folder:
+    with phase("merge"), built_model(options.to, blamed="--to") as folder:
         if options.adapter_only:
             rank = stack_adapters(settings.model, chain.adapters, folder)
             card = adapter_card(exported, name, rank)

@@ -25,7 +25,8 @@ from lib.inference.source import ModelSource, stage_source
 from lib.inference.wishes import Wishes
 from lib.lineage.completion import metrics_table
 from lib.settings import InputError
-from lib.training.processes.launch import plan_world, prepare_environment
+from lib.training.processes.launch import prepare_environment
+from lib.training.sizing.world import plan_world
 
 
 def main() -> int:

@@ -49,9 +49,10 @@ from lib.settings import InputError, RunError
 from lib.tracking.left import send_left
 from lib.training.machines.alone import Alone
 from lib.training.machines.joined import joined
-from lib.training.processes.launch import World, is_worker, plan_world, prepare_environment, run_workers
+from lib.training.processes.launch import is_worker, prepare_environment, run_workers
 from lib.training.processes.signals import StopSignals, code_of, say_end
 from lib.training.processes.worker_words import is_heard, say_last
+from lib.training.sizing.world import World, plan_world
 from lib.training.watchdog.watchdog import Watch, watching
 
 

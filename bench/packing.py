@@ -42,10 +42,11 @@ from lib.model.adapter import attach_lora
 from lib.model.targets import find_targets
 from lib.settings import StageSettings, load_stage
 from lib.training.batches import choose_batch_form
-from lib.training.processes.launch import World, keep_freed_memory
+from lib.training.processes.launch import keep_freed_memory
 from lib.training.processes.process_group import Processes
 from lib.training.progress import ProgressCallback
 from lib.training.quiet import quiet_libraries
+from lib.training.sizing.world import World
 from lib.training.trainer import build_trainer
 
 ROWS, TOKENIZER = "data/general_conversion.jsonl", "assets/tiny-moe"

@@ -34,8 +34,9 @@ from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM, Tra
 
 from bench.timing import load
 from lib.settings import StageSettings, load_stage
-from lib.training.processes.launch import World, prepare_environment
+from lib.training.processes.launch import prepare_environment
 from lib.training.sizing.peak_memory import peak_resident_bytes
+from lib.training.sizing.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("trl", "ours")

@@ -29,7 +29,8 @@ from typing import Any
 
 from bench.timing import load, median_and_spread, ratios
 from lib.settings import StageSettings, load_stage
-from lib.training.processes.launch import is_worker, plan_world, prepare_environment, run_workers
+from lib.training.processes.launch import is_worker, prepare_environment, run_workers
+from lib.training.sizing.world import plan_world
 
 ROOT = Path(__file__).resolve().parents[1]
 # (processes, SFT_ZERO_STAGE, passes a step): the same rows a step each time.

@@ -12,7 +12,8 @@ from rich.console import Console
 from lib.data.prepare import PLAN_CHARACTERS
 from lib.preflight.check import check_stage
 from lib.preflight.table import print_checked
-from lib.training.processes.launch import World, prepare_environment
+from lib.training.processes.launch import prepare_environment
+from lib.training.sizing.world import World
 
 
 def check_stages(options: argparse.Namespace, chosen: Sequence[int], world: World) -> int:

@@ -24,7 +24,8 @@ from lib.lineage.shared_stages import is_shared, survey_together
 from lib.lineage.stage_batch import with_batch
 from lib.settings import list_stages
 from lib.training.machines.alone import Alone
-from lib.training.processes.launch import World, is_worker, prepare_environment, run_workers
+from lib.training.processes.launch import is_worker, prepare_environment, run_workers
+from lib.training.sizing.world import World
 from lib.training.watchdog.watchdog import Watch, watching
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from lib.failures.explain import Explanation, explain
 from lib.files import write_text
@@ -19,10 +20,10 @@ from lib.model.architecture import read_architecture
 from lib.model.base_files import base_folder
 from lib.settings import EvaluationSettings, InputError, RunError, StageSettings
 from lib.settings.errors import without_password
-from lib.training.processes.launch import World
-from lib.training.processes.worker_words import Told, is_heard, say_last
+from lib.training.processes.worker_words import Told, is_heard, leave, say_last
 from lib.training.sizing.devices import device_memory
 from lib.training.sizing.savings import savings_lines
+from lib.training.sizing.world import World
 
 FAILURE_LOG = "failure.log"
 
@@ -60,6 +61,7 @@ def explained(
         trace = without_password("".join(traceback.format_exception(error)))
         explanation = explain(error)
         if explanation is None and not is_heard():
+            leave(trace)
             raise
         told = _told(headline, explanation, error, trace, log, advice) if explanation else trace
         follows = explanation is not None and explanation.failure.follows
@@ -104,14 +106,27 @@ def answering_advice(evaluation: EvaluationSettings) -> list[str]:
 
 
 def _kept(log: Path, trace: str) -> list[str]:
-    """Where the traceback is; the traceback itself where the disk does not take it."""
+    """Where the traceback is; the traceback itself where no disk takes it."""
     head = f"{datetime.now(UTC).isoformat(timespec='seconds')}  {' '.join(sys.argv)}\n\n"
+    text = without_password(head) + trace
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        write_text(log, without_password(head) + trace)
+        write_text(log, text)
     except OSError as error:
-        return [f"    log:      not written ({error.strerror}); the traceback:", trace]
+        return _kept_elsewhere(log, text, error.strerror or str(error))
     return [f"    log:      {log}"]
+
+
+def _kept_elsewhere(log: Path, text: str, why: str) -> list[str]:
+    """Its own folder is often what the failure is about: full, or not to be written."""
+    try:
+        with NamedTemporaryFile(
+            "w", prefix=f"{log.stem}_", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return [f"    log:      not written ({why}); the traceback:", text]
+    return [f"    log:      {file.name} ({log}: {why})"]
 
 
 def _log_name(world: World) -> str:

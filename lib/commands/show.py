@@ -26,7 +26,7 @@ from lib.preflight.machine import memory
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import failures, warnings
 from lib.settings import InputError, Problems, StageSettings, list_stages
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 
 def show_status(options: argparse.Namespace) -> int:

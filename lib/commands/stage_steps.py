@@ -25,8 +25,8 @@ from lib.model.base_files import obtain_base_folder
 from lib.preflight.text import beyond_positions
 from lib.settings import InputError, StageSettings
 from lib.training.machines.alone import Alone
-from lib.training.processes.launch import World
 from lib.training.processes.signals import StopSignals
+from lib.training.sizing.world import World
 
 if TYPE_CHECKING:
     from peft import PeftModel

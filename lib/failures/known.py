@@ -148,15 +148,15 @@ KNOWN = (
         r"RepositoryNotFound|RevisionNotFound|Repository Not Found|Revision Not Found|"
         r"not a valid model identifier|DatasetNotFoundError|EntryNotFoundError: 404",
         "there is no such repository, revision or file, or it is private",
-        "check the id and SFT_BASE_REVISION for typing errors; a private one needs HF_TOKEN",
+        "check the id (of a base SFT_BASE_REVISION too) for typing errors; a private one needs HF_TOKEN",
         "huggingface_hub.errors.RepositoryNotFoundError",
     ),
     KnownFailure(
         OFFLINE,
         r"OfflineModeIsEnabled|offline mode is enabled|outgoing traffic has been disabled",
         "it is not in the local cache, and HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network",
-        "unset it and run once where there is a network (a gated model needs HF_TOKEN), or give a local "
-        "folder",
+        "unset these two and run once where there is a network (a gated model needs HF_TOKEN), or give a "
+        "local folder",
         "huggingface_hub.errors.OfflineModeIsEnabled",
     ),
     KnownFailure(

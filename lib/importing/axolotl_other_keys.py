@@ -41,7 +41,7 @@ NOT_NEEDED: Sayings = (
     ),
     (
         "hf_use_auth_token",
-        "HF_TOKEN in the environment, or `huggingface-cli login`",
+        "HF_TOKEN in the environment, or `hf auth login`",
     ),
     (
         "use_mlflow",

@@ -37,7 +37,7 @@ NOT_NEEDED: Sayings = (
     ),
     (
         "hf_hub_token",
-        "HF_TOKEN in the environment, or `huggingface-cli login`",
+        "HF_TOKEN in the environment, or `hf auth login`",
     ),
     (
         "ignore_pad_token_for_loss tf32",

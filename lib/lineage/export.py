@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,9 @@ def _destination_fault(destination: Path, precious: Sequence[Path], replace: boo
     nearest = next(path for path in (absolute, *absolute.parents) if path.exists())
     if not nearest.is_dir():
         return f"a folder; {nearest} is a file", elsewhere
+    beside = nearest if nearest != absolute else absolute.parent
+    if not os.access(beside, os.W_OK | os.X_OK):
+        return f"a folder in one that can be written; {beside} cannot", elsewhere
     if not absolute.is_dir() or not any(absolute.iterdir()):
         return "", ""
     if destination.is_symlink():

@@ -20,7 +20,7 @@ from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.quantization import few_quantized, quantizable_share
 from lib.settings import Problem, StageSettings
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def print_plan(plan: StagePlan, console: Console) -> None:
 
 def _print_lineage(plan: StagePlan, console: Console) -> None:
     base = plan.base
-    here = "" if base["here"] else " (not on this machine: the run downloads it)"
+    here = "" if base["here"] else " (no such folder, and not in the Hub cache: the run downloads it)"
     console.print(
         f"  base     {escape(base['model'])}{here}{loaded_as(base['quantization'])}"
         + (f"  {base['architecture']}" if "architecture" in base else "")

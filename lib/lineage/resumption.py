@@ -16,7 +16,7 @@ from lib.training.checkpoints.checkpoints import Checkpoints, latest_outline
 if TYPE_CHECKING:
     from lib.data.prepare import PreparedData
     from lib.model.base import ComputeChoice
-    from lib.training.processes.launch import World
+    from lib.training.sizing.world import World
     from lib.training.trainer import FitResult
 
 # Of these every version may round otherwise, or draw other random numbers.

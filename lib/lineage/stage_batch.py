@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from lib.lineage.curriculum import SurveyedStage
 from lib.model.base_files import base_folder
-from lib.training.processes.launch import World
 from lib.training.sizing.batch import plan_batch, resolved
 from lib.training.sizing.devices import device_memory
+from lib.training.sizing.world import World
 
 
 def with_batch(stage: SurveyedStage, world: World) -> SurveyedStage:

@@ -24,11 +24,11 @@ from lib.model.base_files import base_folder
 from lib.model.merge import find_merged
 from lib.model.weight_files import weight_shards
 from lib.settings import InputError, StageSettings
-from lib.training.processes.launch import World
 from lib.training.sizing.batch import training_shape
 from lib.training.sizing.devices import device_memory, present_card
 from lib.training.sizing.speed import Speed, cpu_speed, gpu_speed
 from lib.training.sizing.training_shape import TrainingShape
+from lib.training.sizing.world import World
 
 
 def workload(settings: StageSettings, ledger: MixLedger | None, processes: int) -> Workload | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.failures.explain import explain
+from lib.failures.explain import Explanation, explain
 from lib.failures.known import ABOUT_THE_HUB, TOKENIZER_PACKAGE
+from lib.failures.two_readings import A_MODEL, two_readings
 from lib.files import read_json
 from lib.model.foreign_code import asks_for_code, own_code, pickled_model, pickled_weights
 from lib.settings import InputError, ModelSettings
@@ -133,17 +134,21 @@ def base_error(path: str, error: Exception) -> InputError:
     first_line = next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
+    found = explain(error)
+    readings = two_readings(path, A_MODEL, found)
     return InputError.of(
         where="base model",
         key="SFT_BASE_MODEL",
         value=path,
-        expected=f"a model folder or a Hub id that can be read ({first_line})",
-        remedy=_remedy(path, error),
+        expected=readings.expected
+        if readings
+        else f"a model folder or a Hub id that can be read ({first_line})",
+        remedy=readings.remedy if readings else _remedy(path, found),
     )
 
 
-def _remedy(path: str, error: Exception) -> str:
-    found, local = explain(error), Path(path).exists()
+def _remedy(path: str, found: Explanation | None) -> str:
+    local = Path(path).exists()
     # Of a folder that lacks files transformers says that packages are missing, or the Hub.
     if found and not (local and found.failure.name in {TOKENIZER_PACKAGE, *ABOUT_THE_HUB}):
         return f"{found.failure.remedy} ({found.failure.cause})"

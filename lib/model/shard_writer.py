@@ -145,6 +145,7 @@ def _copy_range(source: int, target: int, bounds: Range) -> None:
         if not count:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         position += count
+        beat()
 
 
 def _merge_all(

@@ -26,7 +26,7 @@ from lib.preflight.text import chat_template, context_length, rows, tokenizer
 from lib.preflight.trainability import Probed, probe_stage
 from lib.preflight.verdict import Verdict, failures, warnings
 from lib.settings import InputError, StageSettings, list_stages
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 AT_START: tuple[Check, ...] = (torch_build, deepspeed, memory, disk, tracking_store, context_length)
 """Milliseconds each, so every run begins with them; what else there is a run finds by itself before it loads
@@ -97,7 +97,8 @@ def check_stage(
         )
         stage = with_batch(stage, world)
     except Exception as error:
-        return CheckedStage(number, tuple(failed_verdicts("settings", error)))
+        name = "settings" if isinstance(error, InputError) else "files"
+        return CheckedStage(number, tuple(failed_verdicts(name, error)))
     subject = replace(Subject.of(stage, world), runs_before=_trained_first(earlier, chosen))
     known = {s.settings.stage: s.settings for s in earlier}
     subject, unread = _with_data(subject, known, characters)
@@ -116,7 +117,7 @@ def _with_data(
     subject: Subject, known: dict[int, StageSettings], characters: int
 ) -> tuple[Subject, list[Verdict]]:
     """The subject with tokenizer, template and rows as a plan reads them; failed verdicts for rows that it
-    refuses. A template that is wrong has a check of its own."""
+    refuses or may not read. A template that is wrong has a check of its own."""
     with suppress(InputError):
         template = subject.settings.data.chat_template
         chat = ChatFormat.load(subject.base, template) if subject.base else None
@@ -137,8 +138,8 @@ def _with_data(
             subject.stage, planned, subject.world, runs_before=subject.runs_before, forced=True, chat=None
         )
         return replace(subject, planned=planned, plan=plan), []
-    except InputError as error:
-        return subject, [Verdict.failed("data", problem) for problem in error.problems]
+    except Exception as error:
+        return subject, failed_verdicts("data", error)
 
 
 def _with_probe(checked: CheckedStage, subject: Subject) -> CheckedStage:

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lib.failures.explain import explain, known
@@ -19,7 +20,7 @@ from lib.preflight.verdict import Verdict
 from lib.settings import InputError, Problem
 from lib.training.sizing.savings import savings_lines
 from lib.training.sizing.sizes import readable_bytes
-from lib.training.zero import check_user_config
+from lib.training.zero import BATCH_KEYS, check_user_config
 
 ESTIMATE_ERROR = 0.15
 """By how much the memory estimate may be off (docs/log.md)."""
@@ -56,21 +57,24 @@ def deepspeed(subject: Subject) -> Iterable[Verdict]:
     try:
         check_user_config(training.deepspeed_config, training, world.processes)
     except InputError as error:
-        cause = known(BATCH_MISMATCH).cause
-        return [Verdict.failed("DeepSpeed", _with_cause(problem, cause)) for problem in error.problems]
+        return [Verdict.failed("DeepSpeed", _with_cause(problem)) for problem in error.problems]
     if not world.distributed:
         unused = f"{training.deepspeed_config} is not used: one CPU process has nothing to share out"
         return [Verdict.warning("DeepSpeed", unused, "start more processes with --nproc")]
     return [Verdict.ok("DeepSpeed", f"{training.deepspeed_config} agrees with the batch of the stage")]
 
 
-def _with_cause(problem: Problem, cause: str) -> Problem:
-    return Problem(problem.where, problem.key, problem.value, f"{problem.expected}; {cause}", problem.remedy)
+def _with_cause(problem: Problem) -> Problem:
+    if problem.key not in BATCH_KEYS:
+        return problem
+    return replace(problem, expected=f"{problem.expected}; {known(BATCH_MISMATCH).cause}")
 
 
 def memory(subject: Subject) -> Iterable[Verdict]:
     """The estimate of one process at the longest row, against what there is."""
     batch, device = subject.stage.batch, subject.device
+    if subject.base is None:
+        return [_unknown_base("memory", subject)]
     if batch is None or batch.memory is None:
         why = batch.reasons[0] if batch else "the batch is not planned"
         return [Verdict.ok("memory", why)]
@@ -92,10 +96,18 @@ def memory(subject: Subject) -> Iterable[Verdict]:
     return [Verdict.failed("memory", Problem("memory", value=found, expected=expected, remedy=remedy))]
 
 
+def _unknown_base(name: str, subject: Subject) -> Verdict:
+    model = subject.settings.model.base_model
+    enough = f"`hf download {model} config.json` fetches what is needed for it"
+    return Verdict.warning(name, "not estimated: the base is not on this machine", enough)
+
+
 def disk(subject: Subject) -> Iterable[Verdict]:
     """Room for the merged base, the adapter and its checkpoints. Before the rows are counted, how many
     checkpoints there will be is not known: one then."""
     architecture, settings = subject.architecture, subject.settings
+    if subject.base is None:
+        return [_unknown_base("disk", subject)]
     if architecture is None:
         return [Verdict.ok("disk", "not estimated: the sizes of this family of models are not known")]
     folder = existing_folder(settings.stage_dir)
@@ -121,8 +133,9 @@ def number_type(subject: Subject) -> Iterable[Verdict]:
     """bf16 where it is asked for, and whether the device computes in it. Imports torch."""
     from lib.model.base import choose_compute
 
-    chosen = str(choose_compute(subject.settings.model).dtype).removeprefix("torch.")
-    asked = f"SFT_DTYPE={subject.settings.model.dtype}"
+    model = replace(subject.settings.model, attention="auto")  # what is asked for has its own check
+    chosen = str(choose_compute(model).dtype).removeprefix("torch.")
+    asked = f"SFT_DTYPE={model.dtype}"
     found = f"{asked}: computes in {chosen}"
     if chosen == "bfloat16" and not _has_bf16(on_gpu=subject.world.gpus > 0):
         where = "GPU" if subject.world.gpus else "CPU"

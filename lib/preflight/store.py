@@ -18,9 +18,7 @@ from lib.settings.errors import without_password
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 3
 LOCK_SECONDS = 0.5
-REMEDY = (
-    "training goes on all the same; mend it before, or set MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db"
-)
+DEFAULT = "sqlite:///mlruns/mlflow.db"
 SERVERS = ("http://", "https://")
 
 
@@ -44,7 +42,9 @@ def tracking_server(subject: Subject) -> Iterable[Verdict]:
 def _verdict(uri: str, fault: str, fine: str) -> Verdict:
     shown = without_password(uri)
     if fault:
-        return Verdict.warning("MLflow", f"{shown}: {without_password(fault)}", REMEDY)
+        other = "" if uri == DEFAULT else f", or set MLFLOW_TRACKING_URI={DEFAULT}"
+        remedy = f"training goes on all the same, without MLflow; mend it before{other}"
+        return Verdict.warning("MLflow", f"{shown}: {without_password(fault)}", remedy)
     return Verdict.ok("MLflow", f"{shown} {fine}")
 
 

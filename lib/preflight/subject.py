@@ -15,8 +15,8 @@ from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError, StageSettings
-from lib.training.processes.launch import World
 from lib.training.sizing.devices import DeviceMemory, device_memory
+from lib.training.sizing.world import World
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,10 @@ LEARNED_POSITIONS = frozenset({"gpt2", "opt", "gpt_neo", "gpt_bigcode", "biogpt"
 
 
 def rows(subject: Subject) -> Iterator[Verdict]:
-    """What the plan found of the data sets, and what it could not read yet."""
+    """What the plan found of the data sets that are on this machine."""
     planned = subject.planned
     if planned is None:
         return
-    for absent in planned.absent:
-        yield Verdict.warning("data", f"{absent.id} is not on this machine: the run downloads it")
     for notice in planned.notices:
         if notice.startswith("["):
             yield Verdict.warning("data", notice.partition("] ")[2])
@@ -82,6 +80,8 @@ def tokenizer(subject: Subject) -> Iterator[Verdict]:
 def context_length(subject: Subject) -> Iterable[Verdict]:
     """The longest row against the positions that the model knows."""
     known = _positions(subject.base)
+    if subject.base is None:
+        return [Verdict.warning("context length", "not tried: the base is not on this machine")]
     if known is None:
         return [Verdict.ok("context length", "the model's configuration does not state one")]
     allowed, ledger = subject.settings.data.max_seq_len, subject.planned and subject.planned.ledger

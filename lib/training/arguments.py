@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.settings import StageSettings, TrainingSettings
 from lib.settings.metrics import direction
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 from lib.training.zero import deepspeed_config
 
 if TYPE_CHECKING:

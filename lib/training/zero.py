@@ -8,6 +8,9 @@ from typing import Any
 from lib.files import read_json
 from lib.settings import Problems, TrainingSettings
 from lib.training.sizing.memory import GRADIENT_BUCKET
+from lib.training.sizing.sizes import counted
+
+BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -> dict[str, Any]:
@@ -37,25 +40,28 @@ def deepspeed_config(training: TrainingSettings, *, processes: int, gpus: int) -
 def check_user_config(path: Path, training: TrainingSettings, processes: int) -> dict[str, Any]:
     """SFT_DEEPSPEED_CONFIG as a dict. Raises InputError naming every number that contradicts the stage."""
     config: dict[str, Any] = read_json(path)
-    right = {
-        "train_micro_batch_size_per_gpu": training.micro_batch,
-        "gradient_accumulation_steps": training.grad_accum,
-        "train_batch_size": training.micro_batch * training.grad_accum * processes,
-        "gradient_clipping": training.max_grad_norm,
-    }
     problems = Problems()
-    for key, expected in right.items():
+    for key, (expected, why) in _right(training, processes).items():
         given = config.get(key, "auto")
         if given not in ("auto", expected):
             problems.add(
                 where=str(path),
                 key=key,
                 value=str(given),
-                expected=f'"auto" or {expected} (as SFT_PER_DEVICE_TRAIN_BS, SFT_GRAD_ACCUM and '
-                f"{processes} process(es) give it)",
+                expected=f'"auto" or {expected} ({why})',
                 remedy=f'write "{key}": "auto"',
             )
-    stage = (config.get("zero_optimization") or {}).get("stage", 0)
+    zero = config.get("zero_optimization") or {}
+    if not isinstance(zero, dict):
+        problems.add(
+            where=str(path),
+            key="zero_optimization",
+            value=str(zero),
+            expected="an object",
+            remedy='write "zero_optimization": {"stage": 2}',
+        )
+        problems.raise_if_any()
+    stage = zero.get("stage", 0)
     if stage == 3:
         problems.add(
             where=str(path),
@@ -74,3 +80,15 @@ def check_user_config(path: Path, training: TrainingSettings, processes: int) ->
         )
     problems.raise_if_any()
     return config
+
+
+def _right(training: TrainingSettings, processes: int) -> dict[str, tuple[float, str]]:
+    """What the stage makes of each number that a DeepSpeed JSON may state, and how it comes about."""
+    rows, passes = training.micro_batch, training.grad_accum
+    product = " x ".join([counted(rows, "row"), counted(passes, "pass"), counted(processes, "process")])
+    return {
+        "train_micro_batch_size_per_gpu": (rows, "SFT_PER_DEVICE_TRAIN_BS"),
+        "gradient_accumulation_steps": (passes, "SFT_GRAD_ACCUM"),
+        "train_batch_size": (rows * passes * processes, product),
+        "gradient_clipping": (training.max_grad_norm, "SFT_MAX_GRAD_NORM"),
+    }

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from model_distance import SHARE_OF_EFFECT, distance, load, logits
 from peft import PeftModel
+from provoked import bound_by_permissions
 from tiny_curriculum import Curriculum
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -154,6 +156,32 @@ def test_force_does_not_replace_the_curriculum_itself(trained: Curriculum, desti
     assert refusal.returncode == 2
     assert "--to" in refusal.stderr
     assert (trained.stage_dir(1) / "stage.json").is_file()
+
+
+def test_what_may_not_be_read_or_written_is_explained(trained: Curriculum, tmp_path: Path) -> None:
+    """The place of the model is input; an adapter that cannot be read is a failure with a log beside it."""
+    curriculum, closed = trained.copy_to(tmp_path / "curriculum"), tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+
+    def exported(to: Path) -> tuple[int, str]:
+        options = {
+            "preexec_fn": bound_by_permissions,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.PIPE,
+        }
+        with curriculum.export.begun("--stage", 1, "--to", to, text=True, **options) as process:
+            return process.wait(60), process.stderr.read()
+
+    code, said = exported(closed / "model")
+    assert code == 2, said
+    assert f"expected: a folder in one that can be written; {closed} cannot" in said
+    (curriculum.stage_dir(1) / "adapter_model.safetensors").chmod(0)
+    code, said = exported(tmp_path / "model")
+    assert code == 1, said
+    assert said.startswith("export.py failed: not allowed\n    remedy:   change its owner or permissions")
+    assert said.endswith(f"    log:      {tmp_path}/model.failure.log\n")
+    assert "Traceback (most recent call last):" in (tmp_path / "model.failure.log").read_text()
+    assert "Traceback" not in said
 
 
 def test_an_interrupt_leaves_nothing(trained: Curriculum, tmp_path: Path) -> None:

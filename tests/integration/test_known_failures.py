@@ -108,7 +108,11 @@ def test_a_deepspeed_json_of_another_number_of_processes_stops_the_run_once(
     before = curriculum.left_behind()
     result = curriculum.command("--stage", 1, "--nproc", 2, "--set", f"SFT_DEEPSPEED_CONFIG={own}")
     refused(
-        result, 'expected: "auto" or 4 ', "2 process(es)", "for another number of processes", '"stage": 2'
+        result,
+        'expected: "auto" or 4 ',
+        "2 rows x 1 pass x 2 processes",
+        "for another number of processes",
+        '"stage": 2',
     )
     assert result.stderr.count("train_batch_size\n") == 1
     assert curriculum.left_behind() == before
@@ -147,9 +151,15 @@ def test_a_hub_that_does_not_answer_and_one_that_is_switched_off(
 ) -> None:
     curriculum.set(1, SFT_BASE_MODEL="somebody/some-model")
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    refused(curriculum.command("--stage", 1, **closed), "does not answer", "HTTPS_PROXY")
+    no_folder = (
+        f"a model folder, but there is none at {curriculum.folder}/somebody/some-model; or a Hub id, but"
+    )
+    refused(curriculum.command("--stage", 1, **closed), no_folder, "does not answer", "HTTPS_PROXY")
     refused(
-        curriculum.command("--stage", 1, HF_HOME=str(tmp_path)), "HF_HUB_OFFLINE", "where there is a network"
+        curriculum.command("--stage", 1, HF_HOME=str(tmp_path)),
+        f"{no_folder} it is not in the local cache, and HF_HUB_OFFLINE",
+        "if a path is meant, correct it: a relative one starts at the working directory",
+        "if a Hub id is meant, unset",
     )
 
 

@@ -4,22 +4,26 @@ import json
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from provoked import bound_by_permissions, fake_package, limited
 from stand_ins import FEW_STEPS, StandIns
 from tiny_curriculum import Curriculum
-from train_command import ROOT
+from train_command import ROOT, TRAIN, clean_environment
 
 MakeCurriculum = Callable[[Path], Curriculum]
 pytestmark = pytest.mark.slow
+PIPES: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 NO_ANSWERS = ("--set", "SFT_GEN_EVAL_SAMPLES=0")
 OTHER_TORCH = "raise ImportError('/site/x/_C.so: undefined symbol: _ZN3c106detail14torchCheckFailEPKcS2_j')\n"
 # Rank 1 dies as in native code; the other one has to wait for it.
@@ -153,7 +157,10 @@ def test_a_folder_of_the_stage_that_this_user_may_not_write(
     folder.chmod(0o755)
     assert process.returncode == 1, err
     assert "stage 1 failed: not allowed\n    remedy:" in err
-    assert "the traceback:" in err, "its own folder takes no log"
+    log = re.search(r"log:      (\S+) \(out/lora_stage1/failure.log: Permission denied\)", err)
+    assert log, "its own folder takes no log"
+    assert "Traceback (most recent call last):" in Path(log[1]).read_text()
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("zero", [0, 2])
@@ -191,28 +198,102 @@ def test_an_evaluation_that_fails_is_explained(
     assert not (curriculum.stage_dir(stage) / "evaluation_failure.log").exists()
 
 
+ENDLESS = (
+    *NO_ANSWERS, "--set", "SFT_MAX_STEPS=100000", "--set", "SFT_EVAL_STEPS=100000",
+    "--set", "SFT_SAVE_STEPS=100000", "--set", "SFT_VAL_RATIO=0", "--set", "SFT_ZERO_STAGE=0",
+)  # fmt: skip
+
+
+def without_rank_1(process: "subprocess.Popen[str]") -> str:
+    """What the command says after its second process was killed at step 2; it ends with 1 within a minute."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for line in process.stdout:
+        if "step     2/" in line:
+            break
+    (victim,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.environ().get("LOCAL_RANK") == "1" and "train.py" in " ".join(child.cmdline())
+    ]
+    victim.kill()
+    killed = time.monotonic()
+    process.stdout.read()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 1, said
+    assert time.monotonic() - killed < 60
+    return said
+
+
 def test_a_rank_that_is_killed_is_said_once_and_ends_the_other(
     new_curriculum: MakeCurriculum, tmp_path: Path
 ) -> None:
     curriculum = new_curriculum(tmp_path / "curriculum")
-    endless = ("--set", "SFT_MAX_STEPS=100000", "--set", "SFT_EVAL_STEPS=100000", "--set", "SFT_VAL_RATIO=0")
-    keys = (*NO_ANSWERS, *endless, "--set", "SFT_SAVE_STEPS=100000", "--set", "SFT_ZERO_STAGE=0")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with curriculum.command.begun("--stage", 1, "--nproc", 2, *keys, **pipes) as process:
-        for line in process.stdout:
-            if "step     2/" in line:
-                break
-        (victim,) = [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if child.environ().get("LOCAL_RANK") == "1" and "train.py" in " ".join(child.cmdline())
-        ]
-        victim.kill()
-        killed = time.monotonic()
-        process.stdout.read()
-        err = process.stderr.read()
-        assert process.wait(timeout=60) == 1
-    assert time.monotonic() - killed < 60
-    assert "rank 1 failed: killed from outside\n    remedy:" in err
-    assert err.count("remedy:") == 1
-    assert "Traceback" not in err
+    with curriculum.command.begun("--stage", 1, "--nproc", 2, *ENDLESS, **PIPES) as process:
+        said = without_rank_1(process)
+    explained(said, "killed from outside")
+    assert "rank 1 failed" in said
+    assert "interrupted" not in said
+    assert said.splitlines()[-1].startswith("    said:     Signal 9 (SIGKILL)"), "nothing comes after it"
+
+
+def test_under_torchrun_the_reason_is_said_and_stands_in_its_table(
+    new_curriculum: MakeCurriculum, tmp_path: Path
+) -> None:
+    curriculum = new_curriculum(tmp_path / "curriculum")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", TRAIN]
+
+    def started(*arguments: object) -> "subprocess.Popen[str]":
+        line = [*map(str, (*torchrun, "--stage", 1, *arguments))]
+        return subprocess.Popen(line, cwd=curriculum.folder, env=clean_environment(), **PIPES)
+
+    with started(*ENDLESS) as process:
+        said = without_rank_1(process)
+    assert re.search(
+        r"^\[rank 0\] ended, because rank 1 on \S+ ended without a word: it was killed", said, re.M
+    )
+    assert "interrupted" not in said
+    with started("--set", "SFT_LR=fast") as process:
+        said = process.communicate(timeout=100)[1]
+    table = said[said.rindex("Root Cause (first observed failure)") :]
+    assert "traceback : --set: SFT_LR\n      given:    fast\n" in table
+
+
+# A machine on which no program may listen: processes notice each other's end by their connections alone.
+NO_LISTENING = (
+    "import socket\ndef refused(*_, **__): raise PermissionError(1, 'Operation not permitted')\n"
+    "socket.create_server = refused\n"
+)
+
+
+def test_a_rank_whose_neighbour_has_ended(new_curriculum: MakeCurriculum, tmp_path: Path) -> None:
+    """As a scheduler starts two, where nobody else could say how the other one ended."""
+    curriculum = new_curriculum(tmp_path / "curriculum")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(NO_LISTENING)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "PYTHONPATH": str(tmp_path / "site"),
+    }  # fmt: skip
+    line = [sys.executable, str(TRAIN), "--stage", "1", *ENDLESS]
+
+    def started(rank: str) -> "subprocess.Popen[str]":
+        environ = {**clean_environment(), **common, "RANK": rank, "LOCAL_RANK": rank}
+        return subprocess.Popen(line, cwd=curriculum.folder, env=environ, **PIPES)
+
+    with started("0") as first, started("1") as second:
+        said = ""
+        while "step     2/" not in said:
+            said += first.stdout.readline()
+        second.send_signal(signal.SIGKILL)
+        first.stdout.read()
+        err = first.stderr.read()
+    assert "[WARNING] no connection of one's own between the processes" in said
+    assert first.returncode == 1
+    explained(err, "another rank ended")
+    assert "[rank 0] stage 1 failed" in err
+    assert "look for the message of the rank that ended first" in err
+    assert "Traceback" in (curriculum.stage_dir(1) / "failure_rank0.log").read_text()

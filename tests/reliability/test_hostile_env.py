@@ -22,7 +22,7 @@ from lib.commands.arguments import parse
 from lib.commands.show import show_plans
 from lib.settings import InputError, load_stage
 from lib.settings.stage import KEYS
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 CONFIG = {
     "model_type": "qwen3_moe",

@@ -64,11 +64,15 @@ def curriculum(base: Path, tmp_path: Path) -> Curriculum:
 
 
 def hanging(
-    curriculum: Curriculum, stalls: Sequence[tuple[str, str, str]], *arguments: object, **more: Any
+    curriculum: Curriculum,
+    stalls: Sequence[tuple[str, str, str]],
+    *arguments: object,
+    entry: str = "train",
+    **more: Any,
 ) -> "subprocess.CompletedProcess[str]":
     told = [{"phase": phase, "how": how, "seconds": HANGS} | more for phase, how, _ in stalls]
     command = replace(curriculum.command, script=SCRIPT)
-    return command(*arguments, STALLS=json.dumps(told))
+    return command(*arguments, STALLS=json.dumps(told), ENTRY=entry)
 
 
 def verdicts(said: str) -> dict[str, tuple[int, str]]:
@@ -170,7 +174,7 @@ def test_two_ranks_tokenise_once(curriculum: Curriculum, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_evaluations_and_answers_are_watched_too(curriculum: Curriculum) -> None:
+def test_evaluations_answers_and_exports_are_watched_too(curriculum: Curriculum) -> None:
     curriculum.train(1)
     command = replace(curriculum.command, script=SCRIPT)
     of_evaluation = [STALLS[3], STALLS[10]]
@@ -188,3 +192,8 @@ def test_evaluations_and_answers_are_watched_too(curriculum: Curriculum) -> None
     assert_said_in_time(result.stderr, of_answers)
     assert "nothing has moved" not in result.stdout
     assert (curriculum.folder / "stalls.txt").exists()
+    of_export = [STALLS[2]]
+    result = hanging(curriculum, of_export, "--stage", 1, "--to", "exported/model", entry="export")
+    assert result.returncode == 0, result.stderr
+    assert_said_in_time(result.stderr, of_export)
+    assert sorted(path.name for path in (curriculum.folder / "exported").iterdir()) == ["model", "stalls.txt"]

@@ -25,7 +25,7 @@ from lib.lineage.stage_batch import with_batch
 from lib.model.adapter import Census
 from lib.model.base import StageBase
 from lib.settings import list_stages
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 from lib.training.trainer import FitResult
 
 LAUNCHERS = {"WORLD_SIZE", "RANK", "LOCAL_RANK"}

@@ -107,6 +107,13 @@ def test_there_are_no_circles_between_modules() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+def test_sizing_stands_alone() -> None:
+    """What a stage needs is known without anything that runs it."""
+    for name in (name for name in MODULES if name.startswith("lib.training.sizing.")):
+        others = (i for i in imports(MODULES[name], inside_functions=True) if i.startswith("lib.training."))
+        assert all(imported.startswith("lib.training.sizing.") for imported in others), name
+
+
 @pytest.mark.parametrize("folder", LIGHT_FOLDERS)
 def test_planning_imports_nothing_heavy_at_module_level(folder: str) -> None:
     for path in sorted((ROOT / "lib" / folder).rglob("*.py")):

@@ -18,8 +18,8 @@ from tokenizers import Encoding, Tokenizer
 from lib.data.chat.chat_template import (
     TEMPLATE_ERRORS,
     bundled_templates,
+    chosen_template,
     compile_template,
-    find_template,
     render,
 )
 from lib.data.chat.encoded import EncodedRow
@@ -91,7 +91,7 @@ class ChatFormat:
         `template` overrides the tokenizer's own: a bundled template's name or a jinja file. InputError when a
         file is broken or the template is unknown.
         """
-        override = find_template(template) if template else None
+        override = chosen_template(template) if template else None
         files = read_tokenizer_files(folder)
         if files is None:
             return None
@@ -107,7 +107,7 @@ class ChatFormat:
         own_template: str | None,
     ) -> "ChatFormat":
         """From transformers' `backend_tokenizer` (copied), `special_tokens_map` and `chat_template`."""
-        source = find_template(template) if template else own_template
+        source = chosen_template(template) if template else own_template
         return cls(Tokenizer.from_str(tokenizer.to_str()), special_tokens, source)
 
     def render(

@@ -39,7 +39,7 @@ def find_template(name: str) -> str:
             key="SFT_CHAT_TEMPLATE",
             value=name,
             expected=f"a bundled template ({', '.join(bundled)}) or a jinja file that exists",
-            remedy=f"{did_you_mean(name, bundled)} Empty: the tokenizer's own template".strip(),
+            remedy=f"{did_you_mean(name, bundled)} Without this key the tokenizer's own is used.".strip(),
         )
     try:
         return path.read_text(encoding="utf-8")
@@ -47,11 +47,18 @@ def find_template(name: str) -> str:
         raise _bad_template(name, f"it cannot be read: {error}") from error
 
 
+def chosen_template(name: str) -> str:
+    """The source of SFT_CHAT_TEMPLATE. InputError as `find_template`, and where it is not valid jinja."""
+    source = find_template(name)
+    compile_template(source, name)
+    return source
+
+
 @lru_cache(maxsize=16)
-def compile_template(source: str) -> jinja2.Template:
+def compile_template(source: str, name: str = "") -> jinja2.Template:
     """The template in a sandbox with the settings, filters and globals that transformers gives it.
 
-    Raises InputError when the source is not valid jinja.
+    Raises InputError, with its `name` where it has one, when the source is not valid jinja.
     """
     environment = BoundedSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
@@ -64,10 +71,10 @@ def compile_template(source: str) -> jinja2.Template:
         with bounded():  # constant expressions are computed here already
             return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
-        raise _bad_template(source[:80], f"line {error.lineno}: {error.message}") from error
+        raise _bad_template(name or source[:80], f"line {error.lineno}: {error.message}") from error
     # Python's compiler, and what constant expressions raise.
     except Exception as error:
-        raise _bad_template(source[:80], f"{type(error).__name__}: {error}") from error
+        raise _bad_template(name or source[:80], f"{type(error).__name__}: {error}") from error
 
 
 def render(

@@ -5,9 +5,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lib.data.reading.broken_rows import Row
+from lib.failures.explain import Explanation, explain, known
+from lib.failures.known import GATED, OFFLINE
+from lib.failures.two_readings import SOME_ROWS, two_readings
 from lib.settings.errors import InputError
 
 _HUB_ID = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
@@ -78,26 +80,17 @@ def _snake_case(name: str) -> str:
 
 
 def load_error(name: str, split: str, error: Exception) -> InputError:
-    chain = _error_chain(error)
-    text = " ".join(str(part).splitlines()[0] if str(part) else type(part).__name__ for part in chain[:1])
-    kinds = {type(part).__name__ for part in chain}
-    if "gated" in text.lower() or "GatedRepoError" in kinds:
-        expected = "a data set that this account may read: this one is gated"
-        remedy = f"accept its terms at https://huggingface.co/datasets/{name}, then `huggingface-cli login`"
-    elif is_offline() or "OfflineModeIsEnabled" in kinds:
-        expected = "a data set in the local cache: HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network"
-        remedy = "unset it and load the data set once, or give a local path instead"
-    elif "DatasetNotFoundError" in kinds:
-        expected = "a data set that exists on the Hub and is public, or yours"
-        remedy = (
-            "check the id for a typing error; `huggingface-cli login` for a private one; or give a local path"
-        )
+    """The user's view of what `datasets` raises."""
+    text = next(iter(str(error).splitlines()), type(error).__name__)
+    found = Explanation(known(OFFLINE), text) if is_offline() else explain(error)
+    if "gated" in text.lower():  # `datasets` calls it not found
+        found = Explanation(known(GATED), text)
+    readings = two_readings(name, SOME_ROWS, found)
+    if readings:
+        expected, remedy = readings
     elif "split" in text.lower():
         expected = f"a split that the data set has ({text})"
         remedy = 'set "split" in SFT_DATASET_MIX to one of them'
-    elif isinstance(error, ConnectionError | TimeoutError) or "ConnectError" in kinds:
-        expected = "a reachable Hugging Face Hub, or the data set in the local cache"
-        remedy = "check the network; give a local path; or cache it first and set HF_HUB_OFFLINE=1"
     else:
         expected = f"a data set that `datasets` can load ({type(error).__name__})"
         remedy = "download it and give a local path (.jsonl, .json, .parquet, .csv or a folder)"
@@ -109,12 +102,3 @@ def load_error(name: str, split: str, error: Exception) -> InputError:
 def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
     on = {"1", "true", "yes", "on"}
     return any(environ.get(key, "").lower() in on for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
-
-
-def _error_chain(error: BaseException) -> list[Any]:
-    chain: list[Any] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain

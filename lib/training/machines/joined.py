@@ -12,8 +12,9 @@ from lib.training.machines.meeting import open_meeting
 from lib.training.machines.place import Place
 from lib.training.machines.together import Together
 from lib.training.processes.extension_lock import release_orphaned_locks
-from lib.training.processes.launch import World, is_worker, prepare_environment, processes_here
+from lib.training.processes.launch import is_worker, prepare_environment
 from lib.training.processes.worker_words import is_heard
+from lib.training.sizing.world import World, processes_here
 
 
 @contextmanager

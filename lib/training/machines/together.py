@@ -122,6 +122,11 @@ class Together(Alone):
             yield
         except (InputError, RunError):
             raise
+        except KeyboardInterrupt:
+            # A launcher that sees one process die asks its neighbours to stop: nobody wished that.
+            if self.lifeline.reason and self.lifeline.reason.code < 128:
+                raise self._followed() from None
+            raise
         except Exception as error:
             found = explain(error)
             if found and found.failure.follows and self.lifeline.known.wait(REASON_SECONDS):

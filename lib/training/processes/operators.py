@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lib.heartbeat import phase
+from lib.training.processes.extension_lock import await_other_machines
 
 
-def compile_operators(*, on_gpu: bool) -> None:
+def compile_operators(say: Callable[[str], None], *, on_gpu: bool) -> None:
     """On the CPU its communication needs one; DeepSpeed would build it while the processes join. All ranks
     call it: one builds, the others wait for the file. On GPUs nothing that is used here is compiled so."""
     if on_gpu:
@@ -19,4 +22,5 @@ def compile_operators(*, on_gpu: bool) -> None:
     with phase("compile"):
         builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
         if builder is not None and deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
+            await_other_machines(builder.name, say)
             builder.load(verbose=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from lib.heartbeat import phase
 from lib.settings import StageSettings
 from lib.training.machines.alone import ALONE, Alone
-from lib.training.processes.launch import World
 from lib.training.processes.signals import StopSignals
+from lib.training.sizing.world import World
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class Processes:
         self.machines = machines
         self.signals = signals or StopSignals()
         if world.shards(settings.training):
-            compile_operators(on_gpu=world.gpus > 0)
+            compile_operators(machines.say, on_gpu=world.gpus > 0)
         with phase("join processes"):
             self.arguments: SFTConfig = trainer_arguments(
                 settings, world=world, dtype=dtype, evaluates=evaluates

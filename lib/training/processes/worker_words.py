@@ -2,7 +2,8 @@
 
 Several ranks often fail of the same cause, and the first one takes the others with it. So a worker of
 `run_workers` leaves what it has to say in the file that torch's elastic launcher gives it, and the launching
-command prints what the first one said. Under a launcher of somebody else a worker speaks for itself.
+command prints what the first one said. Under a launcher of somebody else a worker speaks for itself; torchrun
+says it again, under its own table of failures.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ def say_last(text: str, *, follows: bool = False, environ: Mapping[str, str] = o
 
     `follows` marks what only comes of another rank's failure.
     """
-    if is_heard(environ) and _leave(environ[ERROR_FILE], text, follows):
-        return
-    rank = environ.get("RANK")
-    print(f"[rank {rank}] {text}" if rank else text, file=sys.stderr, flush=True)
+    left = leave(text, follows=follows, environ=environ)
+    if not (left and is_heard(environ)):
+        rank = environ.get("RANK")
+        print(f"[rank {rank}] {text}" if rank else text, file=sys.stderr, flush=True)
+
+
+def leave(text: str, *, follows: bool = False, environ: Mapping[str, str] = os.environ) -> bool:
+    """For the launcher; whether it takes such words. torchrun shows them in the table that it ends with."""
+    return ERROR_FILE in environ and _leave(environ[ERROR_FILE], text, follows)
 
 
 def is_heard(environ: Mapping[str, str] = os.environ) -> bool:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from lib.model.architecture import Architecture, read_architecture
 from lib.settings import InputError, StageSettings
 from lib.settings.schema.training import DEFAULT_ROWS
-from lib.training.processes.launch import World
 from lib.training.sizing.devices import DeviceMemory
 from lib.training.sizing.memory import MemoryEstimate, estimate_memory
-from lib.training.sizing.sizes import readable_bytes
+from lib.training.sizing.sizes import counted, readable_bytes
 from lib.training.sizing.training_shape import TrainingShape
+from lib.training.sizing.world import World
 
 ENOUGH_TOKENS = 16_384
 """Of one pass: beyond, a device is busy anyway and longer passes only pad more."""
@@ -43,20 +43,15 @@ class BatchPlan:
         return self.rows * self.passes * self.processes
 
     def line(self) -> str:
-        parts = [_counted(self.rows, "row"), _counted(self.passes, "pass")]
+        parts = [counted(self.rows, "row"), counted(self.passes, "pass")]
         if self.processes > 1:
-            parts.append(_counted(self.processes, "process"))
-        batch = f"  batch {' x '.join(parts)} = {_counted(self.global_batch, 'row')} a step"
+            parts.append(counted(self.processes, "process"))
+        batch = f"  batch {' x '.join(parts)} = {counted(self.global_batch, 'row')} a step"
         recomputed = f"gradient checkpointing {'on' if self.checkpointing else 'off'}"
         return "; ".join((batch, recomputed, *self.reasons))
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "global_batch": self.global_batch}
-
-
-def _counted(number: int, what: str) -> str:
-    plural = what if number == 1 else what + ("es" if what.endswith("s") else "s")
-    return f"{number} {plural}"
 
 
 def plan_batch(settings: StageSettings, base: Path | None, world: World, device: DeviceMemory) -> BatchPlan:
@@ -216,7 +211,7 @@ def _unestimated(
 def _uncuttable(settings: StageSettings, least: int, world: World, *, passes_given: bool) -> InputError:
     training = settings.training
     wanted = training.global_batch or 0
-    factors = [f"{world.processes} process(es)"]
+    factors = [counted(world.processes, "process")]
     if training.per_device_train_bs != "auto":
         factors.insert(0, f"SFT_PER_DEVICE_TRAIN_BS={training.per_device_train_bs}")
     if passes_given:

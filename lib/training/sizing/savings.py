@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from lib.model.architecture import Architecture
 from lib.settings import StageSettings
-from lib.training.processes.launch import World
 from lib.training.sizing.batch import longest_pass
 from lib.training.sizing.memory import estimate_memory
 from lib.training.sizing.sizes import readable_bytes
 from lib.training.sizing.training_shape import TrainingShape
+from lib.training.sizing.world import World
 
 LEAST_SAVING = 0.02
 """Of the whole: what saves less is not worth a line."""

@@ -18,6 +18,7 @@ NETWORK = ("/huggingface_hub/", "/httpx/", "/urllib3/", "/requests/", "/httpcore
 OURS = f"{Path(__file__).parents[2]}/"
 DATA = ("/torch/utils/data/", "/datasets/", f"{OURS}data/")
 EXPERTS = (f"{OURS}model/expert_lora/", "/integrations/moe.py")
+BUILT_BY_ANOTHER = "/torch/utils/file_baton.py"
 IMPORTING = "<frozen importlib"
 BACKWARD = "_engine_run_backward"
 
@@ -55,6 +56,8 @@ def judge(evidence: Evidence, *, processes: int) -> Seen:
     at = _innermost(evidence.frames)
     if evidence.building:
         return Seen("compiling", f"compiling ({evidence.building} runs), in {at}")
+    if _has(evidence.frames, (BUILT_BY_ANOTHER,)):
+        return Seen("compiling", f"waiting until another process has compiled, in {at}")
     operation = _collective(evidence, processes)
     if operation:
         return Seen("collective", f"waiting in a collective ({operation})", operation)

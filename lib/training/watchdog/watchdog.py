@@ -26,8 +26,8 @@ from lib.settings import StageSettings
 from lib.training.durations import readable_duration
 from lib.training.machines.alone import ALONE, Alone
 from lib.training.phase_times import SETTING_UP, say_phase
-from lib.training.processes.launch import World
 from lib.training.processes.worker_words import say_last
+from lib.training.sizing.world import World
 from lib.training.watchdog.evidence import collect
 from lib.training.watchdog.last_resort import LastResort
 from lib.training.watchdog.stall_files import StallFiles

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lib.commands import failing
 from lib.commands.failing import evaluation_explained, explained, failures_explained
 from lib.lineage.stage_batch import with_batch
 from lib.settings import InputError
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 ALONE = World(1, 0)
 
@@ -53,15 +54,34 @@ def test_memory_comes_with_numbers_from_the_estimate(failed: Callable[..., str])
     assert "SFT_LORA_R=2500 (a smaller adapter): about" in said
 
 
-def test_a_disk_that_takes_no_log_gives_the_traceback_on_the_screen(
-    failed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, text: str) -> None:
         raise FULL
 
     monkeypatch.setattr(failing, "write_text", full)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_disk_that_takes_no_log_sends_it_elsewhere(
+    failed: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     said = failed(FULL)
-    assert said.startswith("stage 1 failed: disk full")
+    assert said.startswith("stage 1 failed: disk full\n    remedy:")
+    (log,) = tmp_path.glob("failure_*.log")
+    assert said.splitlines()[-1].startswith(f"    log:      {log} (")
+    assert said.splitlines()[-1].endswith("failure.log: No space left on device)")
+    assert "Traceback (most recent call last):" in log.read_text()
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_without_any_disk_the_traceback_is_on_the_screen(
+    failed: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    said = failed(FULL)
+    assert said.startswith("stage 1 failed: disk full\n    remedy:")
     assert "not written (No space left on device)" in said
     assert "Traceback (most recent call last):" in said
 

@@ -6,7 +6,7 @@ import pytest
 from lib.commands.arguments import parse
 from lib.commands.show import show_plans, show_status
 from lib.settings import InputError
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 WORLD = World(1, 0)
 

@@ -12,7 +12,7 @@ from lib.commands.show import show_plans
 from lib.commands.suggest import show_suggestion
 from lib.lineage.record import write_record
 from lib.settings import InputError, load_stage
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 SPANS = {"gen_leaf_f1": [0.65, 0.75], "gen_leaf_f1/json": [0.4, 0.6], "gen_leaf_f1/toml": [0.85, 0.95]}
 SCORES = {"gen_samples": 400.0, "gen_leaf_f1": 0.7, "gen_leaf_f1/json": 0.5, "gen_leaf_f1/toml": 0.9}

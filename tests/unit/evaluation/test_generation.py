@@ -10,7 +10,7 @@ import pytest
 
 from lib.evaluation.answers import Question
 from lib.evaluation.generation import GenerationLimits, choose, generate_answers, token_loss
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 NEVER = (999,)  # beyond the vocabulary: no answer ends before the limit
 

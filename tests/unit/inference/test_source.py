@@ -16,7 +16,7 @@ from lib.lineage.completion import finish_stage
 from lib.lineage.stage_batch import with_batch
 from lib.model.base import StageBase
 from lib.settings import InputError
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 
 @pytest.fixture

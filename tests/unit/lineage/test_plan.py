@@ -12,7 +12,7 @@ from lib.lineage.estimates import readable_bytes
 from lib.lineage.plan import StagePlan, make_plan
 from lib.lineage.plan_text import print_plan
 from lib.lineage.stage_batch import with_batch
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 # Rank 16 on all targets of the base in two layers: attention of 32 x 32 and 32 x 16, four experts 16 wide.
 TRAINABLE = 16 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 4 * ((32 + 32) + (16 + 32)))

@@ -22,7 +22,7 @@ from lib.lineage.stage_batch import with_batch
 from lib.lineage.trained import TRAINED, keep_trained, read_trained
 from lib.settings import InputError
 from lib.training.checkpoints.manifest import seal
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 from lib.training.trainer import FitResult
 
 FITTED = FitResult(5, 1.0, 100, 2.0, {"eval_loss": 1.25}, 5, 5, 1.25, 10**9, [{"loss": 2.0, "step": 5}])

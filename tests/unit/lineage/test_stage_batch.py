@@ -4,8 +4,8 @@ import pytest
 
 from lib.lineage import stage_batch
 from lib.lineage.stage_batch import with_batch
-from lib.training.processes.launch import World
 from lib.training.sizing.devices import DeviceMemory
+from lib.training.sizing.world import World
 
 
 def test_auto_is_known_by_the_word_and_not_by_what_a_machine_makes_of_it(

@@ -10,7 +10,7 @@ from lib.commands.check import check_stages
 from lib.lineage.stage_batch import with_batch
 from lib.preflight.check import check_stage
 from lib.preflight.subject import Subject
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 WORLD = World(1, 0)
 

@@ -1,14 +1,17 @@
 """The check of a whole stage, in this process: verdicts, table, JSON, exit code; it leaves nothing behind."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib.preflight import check
 from lib.preflight.trainability import Probed
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 SOUND = {
     "settings", "output folder", "packages", "earlier stages", "torch", "DeepSpeed", "memory", "disk",
@@ -68,6 +71,19 @@ def test_the_first_failures_do_not_hide_the_others(states: States, tmp_path: Pat
     failed = {name for name, state in found.items() if state == "failed"}
     assert failed == {"data", "chat template", "targets", "DeepSpeed"}
     assert found["MLflow"] == "warning"
+
+
+def test_data_that_may_not_be_read_does_not_hide_the_others(
+    states: States, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "rows.jsonl")
+
+    monkeypatch.setattr(check, "plan_rows", closed)
+    found = states(SFT_ATTENTION="flash_attention_2")
+    assert set(found) == SOUND
+    assert {name for name, state in found.items() if state == "failed"} == {"data", "attention"}
+    assert "Permission denied: 'rows.jsonl'" in states.says["data"]
 
 
 def test_a_tokenizer_without_an_end_token(states: States, curriculum: Any) -> None:

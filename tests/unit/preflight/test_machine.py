@@ -18,10 +18,11 @@ from lib.preflight.check import preflight
 from lib.preflight.machine import attention, built_for_cuda, deepspeed, disk, memory, number_type, torch_build
 from lib.preflight.store import tracking_server, tracking_store
 from lib.preflight.subject import Subject
+from lib.preflight.text import context_length
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError
-from lib.training.processes.launch import World
 from lib.training.sizing.devices import DeviceMemory
+from lib.training.sizing.world import World
 
 MakeSubject = Callable[..., Subject]
 
@@ -62,6 +63,20 @@ def test_the_users_deepspeed_json_against_so_many_processes(
         assert found.remedy == 'write "train_batch_size": "auto"'
 
 
+def test_the_numbers_are_shown_with_their_arithmetic(subject: MakeSubject, tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    own.write_text(
+        json.dumps({"train_batch_size": 64, "gradient_clipping": 9, "zero_optimization": {"stage": 3}})
+    )
+    keys = {"SFT_PER_DEVICE_TRAIN_BS": 2, "SFT_GRAD_ACCUM": 4, "SFT_DEEPSPEED_CONFIG": own}
+    batch, clipping, stage = deepspeed(subject(World(2, 0), **keys))
+    assert "16 (2 rows x 4 passes x 2 processes)" in batch.found
+    assert "1.0 (SFT_MAX_GRAD_NORM)" in clipping.found
+    assert not [found for found in (clipping, stage) if "number of processes" in found.found]
+    own.write_text(json.dumps({"zero_optimization": 2}))
+    assert "expected an object" in only(deepspeed(subject(World(2, 0), **keys))).found
+
+
 def test_a_deepspeed_json_that_one_process_does_not_use(subject: MakeSubject, tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     own.write_text("{}")
@@ -87,6 +102,13 @@ def test_memory_of_a_family_that_is_not_known(subject: MakeSubject, curriculum: 
     (curriculum.base / "config.json").write_text('{"model_type": "unheard_of"}')
     assert "not known" in only(memory(subject())).found
     assert "not estimated" in only(disk(subject())).found
+
+
+def test_nothing_is_said_of_a_base_that_is_not_here(subject: MakeSubject) -> None:
+    absent = replace(subject(), base=None, architecture=None)
+    for check in (memory, disk, context_length):
+        assert only(check(absent)).state == "warning"
+        assert "the base is not on this machine" in only(check(absent)).found
 
 
 def test_a_disk_that_is_too_small(subject: MakeSubject, monkeypatch: pytest.MonkeyPatch) -> None:

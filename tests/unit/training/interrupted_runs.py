@@ -20,9 +20,9 @@ from lib.model.targets import find_targets
 from lib.settings import StageSettings, load_stage
 from lib.training.batches import choose_batch_form
 from lib.training.checkpoints.checkpoints import Checkpoints
-from lib.training.processes.launch import World
 from lib.training.processes.process_group import Processes
 from lib.training.processes.signals import Interrupted
+from lib.training.sizing.world import World
 from lib.training.trainer import FitResult, fit
 
 LABELLED = (1, 9, 2, 1, 7, 3, 1, 8, 4, 2, 5, 1, 6)

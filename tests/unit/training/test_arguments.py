@@ -10,7 +10,7 @@ import pytest
 
 from lib.settings import StageSettings, TrainingSettings
 from lib.training.arguments import machine_remarks, trainer_arguments
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 
 Stage = Callable[..., StageSettings]
 # Settings field -> (key, its text, name in SFTConfig, value there)

@@ -44,8 +44,8 @@ def trained(
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import BatchForm, choose_batch_form
-    from lib.training.processes.launch import World
     from lib.training.processes.process_group import Processes
+    from lib.training.sizing.world import World
     from lib.training.trainer import fit
 
     def train(packs: Sequence[Pack], *, padding_free: bool = True, **keys: Any) -> tuple[Any, dict[str, Any]]:

@@ -47,8 +47,8 @@ def test_plan_batches_and_record_agree(
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.processes.launch import World
     from lib.training.processes.process_group import Processes
+    from lib.training.sizing.world import World
     from lib.training.stage_trainer import StageTrainer
     from lib.training.trainer import fit
 

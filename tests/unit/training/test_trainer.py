@@ -65,8 +65,8 @@ def test_a_short_run_learns_and_says_what_it_did(
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.processes.launch import World
     from lib.training.processes.process_group import Processes
+    from lib.training.sizing.world import World
     from lib.training.trainer import fit
 
     folder = tiny_model("qwen3_moe")

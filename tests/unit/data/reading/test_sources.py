@@ -148,9 +148,10 @@ class GatedRepoError(Exception):
 @pytest.mark.parametrize(
     ("error", "environ", "expected"),
     [
-        (DatasetNotFoundError("'x/y' doesn't exist"), {}, "typing error"),
-        (DatasetNotFoundError("'x/y' is a gated dataset on the Hub."), {}, "accept its terms"),
-        (GatedRepoError("403"), {}, "huggingface-cli login"),
+        (DatasetNotFoundError("'x/y' doesn't exist"), {}, "or a Hub id, but there is no such repository"),
+        (DatasetNotFoundError("'x/y' is a gated dataset on the Hub."), {}, "accept the terms"),
+        (GatedRepoError("403"), {}, "`hf auth login`"),
+        (ConnectionError("offline"), {"HF_HUB_OFFLINE": "1"}, "but there is none at "),
         (ConnectionError("Couldn't reach 'x/y' on the Hub"), {}, "check the network"),
         (ConnectionError("offline"), {"HF_HUB_OFFLINE": "1"}, "forbids the network"),
         (ValueError("Unknown split \"test\". Should be one of ['train']."), {}, "Should be one of"),

@@ -14,9 +14,9 @@ from lib.training.machines.alone import ALONE
 from lib.training.machines.joined import joined
 from lib.training.machines.meeting import Meeting
 from lib.training.machines.together import PeerEndedError, Together
-from lib.training.processes.launch import World
 from lib.training.processes.signals import Interrupted
 from lib.training.processes.worker_words import Told
+from lib.training.sizing.world import World
 
 TWO = places("a", "b")
 
@@ -139,6 +139,26 @@ def test_a_lost_connection_becomes_the_reason() -> None:
         return caught.value.reason.text
 
     assert in_each(TWO, run)[0] == "ended:\nnothing moved"
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"), [(KeyError("x"), PeerEndedError), (Interrupted(15, "saved"), Interrupted)]
+)
+def test_a_launcher_stops_the_neighbours_of_a_dead_process(
+    error: BaseException, seen: type[BaseException]
+) -> None:
+    """Its signal is not taken for a person's wish; where a person has stopped all, it stays one."""
+
+    def run(meeting: Meeting) -> None:
+        machines = Together(meeting)
+        if meeting.place.rank:
+            machines.failed(error)
+            return
+        assert machines.lifeline.known.wait(10)
+        with pytest.raises(seen), machines.heeded():
+            raise Interrupted(15)
+
+    in_each(TWO, run)
 
 
 def test_other_errors_stay_what_they_are() -> None:

@@ -54,8 +54,8 @@ def make_trainer(tiny_model: Callable[..., Path], stage: Callable[..., StageSett
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.processes.launch import World
     from lib.training.processes.process_group import Processes
+    from lib.training.sizing.world import World
     from lib.training.trainer import build_trainer
 
     def make(broken: bool = True, sizes: dict[str, Any] | None = None, **keys: Any) -> tuple[Any, Watched]:

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from torch.utils.file_baton import FileBaton
 
-from lib.training.processes.extension_lock import extensions_folder, release_orphaned_locks
+from lib.training.processes import extension_lock
+from lib.training.processes.extension_lock import (
+    await_other_machines,
+    extensions_folder,
+    release_orphaned_locks,
+)
 
 
 @pytest.fixture
@@ -39,11 +44,29 @@ def test_a_lock_that_torch_holds_stays(lock: Path, tmp_path: Path) -> None:
     baton.release()
 
 
-def test_a_young_one_may_belong_to_another_machine(lock: Path, tmp_path: Path) -> None:
+def test_a_young_one_may_belong_to_another_machine_and_has_its_time(
+    lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that ends its build, or the time is over: nobody waits for ever."""
     lock.touch()
-    (notice,) = release_orphaned_locks(tmp_path)
-    assert "delete it" in notice
-    assert lock.exists()
+    assert release_orphaned_locks(tmp_path) == []
+    monkeypatch.setattr(extension_lock, "OTHER_MACHINES_SECONDS", 0.2)
+    monkeypatch.setattr(extension_lock, "PAUSE", 0.05)
+    said: list[str] = []
+    await_other_machines("another_operator", said.append, tmp_path)
+    assert said == []
+    await_other_machines("deepspeed_shm_comm", said.append, tmp_path)
+    assert said[0].startswith(f"[WARNING] waiting for {lock}, 0 s at most: ")
+    assert said[1].startswith(f"  removed {lock}")
+    assert not lock.exists()
+
+
+def test_nobody_waits_here_for_a_build_of_this_machine(lock: Path, tmp_path: Path) -> None:
+    """torch does, and its end is seen."""
+    baton = FileBaton(str(lock))
+    assert baton.try_acquire()
+    await_other_machines("deepspeed_shm_comm", pytest.fail, tmp_path)
+    baton.release()
 
 
 def test_without_any_build_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lib.training.processes import launch
-from lib.training.processes.launch import World, run_workers
+from lib.training.processes.launch import run_workers
 from lib.training.processes.worker_words import last_words, say_last
+from lib.training.sizing.world import World
 
 SAY = "from lib.training.processes.worker_words import say_last\n"
 
@@ -83,13 +84,13 @@ def test_a_rank_that_spoke_for_itself_is_not_repeated(ended: Any) -> None:
     assert err.strip() == "spoken"
 
 
-def test_under_another_launcher_a_rank_speaks_itself(
+def test_under_another_launcher_a_rank_speaks_itself_and_torchrun_repeats_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "error.json"
     say_last("no space", environ={"RANK": "1", "TORCHELASTIC_ERROR_FILE": str(file)})
     assert capsys.readouterr().err == "[rank 1] no space\n"
-    assert not file.exists()
+    assert json.loads(file.read_text())["message"]["extraInfo"]["py_callstack"] == "no space"
 
 
 def test_where_nothing_can_be_left_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lib.settings import InputError, StageSettings
-from lib.training.processes.launch import World
 from lib.training.sizing.batch import BatchPlan, plan_batch, resolved
 from lib.training.sizing.devices import DeviceMemory
+from lib.training.sizing.world import World
 
 Stage = Callable[..., StageSettings]
 GB = 10**9

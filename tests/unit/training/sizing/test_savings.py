@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from lib.model.architecture import Architecture
 from lib.settings import StageSettings
-from lib.training.processes.launch import World
 from lib.training.sizing.batch import longest_pass, plan_batch, resolved
 from lib.training.sizing.devices import DeviceMemory
 from lib.training.sizing.memory import estimate_memory
 from lib.training.sizing.savings import memory_savings, savings_lines
+from lib.training.sizing.world import World
 
 QWEN3_30B = Architecture(
     family="qwen3_moe", hidden=2048, layers=48, heads=32, kv_heads=4, head_dim=128, intermediate=768,

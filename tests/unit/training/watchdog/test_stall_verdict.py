@@ -50,6 +50,10 @@ CASES: dict[str, tuple[Evidence, str, str]] = {
     "disk state": (evidence(STEP, disk_waits=0.8), "disk", "waiting for disk (reading or writing)"),
     "file": (evidence(STEP, file_call="read of /m/a.safetensors"), "disk", "(read of /m/a.safetensors)"),
     "network": (evidence(HUB), "network", "waiting for the network"),
+    "another's compiler": (
+        evidence(Frame("/site/torch/utils/file_baton.py", 50, "wait")), "compiling",
+        "waiting until another process has compiled, in file_baton.py:50 wait",
+    ),
     "compiler": (evidence(STEP, *REDUCE, building="cc1plus"), "compiling", "compiling (cc1plus runs)"),
     "modules": (evidence(TOKENISING, IMPORT, cpu=0.9), "disk", "loading Python modules from disk"),
     "nothing": (evidence(STEP), "blocked", "blocked, not computing (0.0 cores busy), in stage_trainer.py:80"),

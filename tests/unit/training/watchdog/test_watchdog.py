@@ -16,7 +16,7 @@ from eventually import PATIENCE, eventually
 from lib.heartbeat import HEART, beat, for_a_person, phase
 from lib.settings import StageSettings
 from lib.training.phase_times import say_phase, times_line
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 from lib.training.watchdog.stall_files import TALK, StallFiles
 from lib.training.watchdog.stall_verdict import Report, Seen
 from lib.training.watchdog.watchdog import Watch, watching
@@ -78,7 +78,7 @@ import ctypes, sys
 sys.path.insert(0, {root!r})
 from lib.heartbeat import phase
 from lib.settings import load_stage
-from lib.training.processes.launch import World
+from lib.training.sizing.world import World
 from lib.training.watchdog.watchdog import Watch, watching
 from pathlib import Path
 keys = ["SFT_STALL_SECONDS=0.4", "SFT_ON_STALL={action}"]
