@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from lib.data.reading.broken_rows import BrokenRow
@@ -37,7 +36,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One usable row: a conversation that ends with an assistant's answer (an empty one where a question has
     none), or plain text."""
@@ -51,16 +50,13 @@ class Example:
     source: str
     index: int
     """Position in its source, from 0."""
+    names_nobody: bool | None = None
+    """Whether the answer is an extraction record without an offender; None where it is no such record."""
 
-    @cached_property
+    @property
     def row_id(self) -> str:
         """`source#index`."""
         return f"{self.source}#{self.index}"
-
-    @cached_property
-    def names_nobody(self) -> bool | None:
-        """Whether the answer is an extraction record without an offender; None where it is no such record."""
-        return answer_is_negative(self.messages[-1].content) if self.messages else None
 
     def renamed(self, source: str) -> "Example":
         return replace(self, source=source)
@@ -138,7 +134,8 @@ def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: boo
             expected=reason,
             remedy=MEND_OR_SKIP if answered else "mend or remove the row",
         ) from error
-    return Example(messages, text, labels, content_key(messages, text), source, index)
+    names_nobody = answer_is_negative(messages[-1].content) if messages else None
+    return Example(messages, text, labels, content_key(messages, text), source, index, names_nobody)
 
 
 def content_key(messages: Sequence[Message], text: str | None) -> str:
