@@ -17,8 +17,9 @@ from lib.data.mixing.realised import missed_shares, with_trained_rows, with_usab
 from lib.data.order.order import TrainingOrder
 from lib.data.order.packing import Pack, rows_alone
 from lib.data.order.schedule import Schedule
-from lib.data.reading.rows import Example, read_examples
+from lib.data.reading.rows import Example
 from lib.data.reading.sources import AbsentSource, Keep, Source, load_source
+from lib.data.reading.usable_rows import read_examples
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.data.stored.workers import kept_workers

@@ -24,9 +24,7 @@ def pack_stage(
     return packs, PackCount.of(lengths, packs, capacity)
 
 
-def token_lengths(
-    rows: Sequence[Example], encoded: Sequence[EncodedRow | None], longest: int
-) -> list[int]:
+def token_lengths(rows: Sequence[Example], encoded: Sequence[EncodedRow | None], longest: int) -> list[int]:
     """Tokens of each row; of one that is not encoded, by the characters a token has in those that are."""
     known = [(row.characters, own.tokens) for row, own in zip(rows, encoded, strict=True) if own]
     per_character = sum(tokens for _, tokens in known) / max(sum(characters for characters, _ in known), 1)

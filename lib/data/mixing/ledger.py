@@ -198,9 +198,7 @@ def with_token_counts(
     )
 
 
-def _tallies(
-    draws: Sequence[Example], encoded: Sequence[EncodedRow | None]
-) -> dict[object, "_Tally"]:
+def _tallies(draws: Sequence[Example], encoded: Sequence[EncodedRow | None]) -> dict[object, "_Tally"]:
     """Of all draws (None), of each source and of each label. Each draw is counted once, with those that have
     the same source and labels."""
     alike: defaultdict[tuple[str, tuple[Label, ...]], list[EncodedRow | None]] = defaultdict(list)

@@ -8,7 +8,8 @@ from functools import cached_property
 from lib.data.mixing.amounts import Algebra, Amounts, asked_amounts, exhausted_parts, granted_amounts
 from lib.data.mixing.negatives import Kind, NegativeRule, scaled_parts, unreachable_shares
 from lib.data.order.draws import even_counts, even_draws_of_size
-from lib.data.reading.rows import Example, SourceRows
+from lib.data.reading.rows import Example
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings.errors import InputError, Problem
 
 

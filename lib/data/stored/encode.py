@@ -92,9 +92,7 @@ class EncodedStore:
     def whole(self) -> bool:
         return self.encoded.marker() is not None
 
-    def rows(
-        self, examples: Mapping[int, StoredExample]
-    ) -> tuple[dict[str, EncodedRow], dict[str, str]]:
+    def rows(self, examples: Mapping[int, StoredExample]) -> tuple[dict[str, EncodedRow], dict[str, str]]:
         """Of these, by position: by row id; and why the template refuses those that it refuses."""
         found: dict[str, EncodedRow] = {}
         refused: dict[str, str] = {}

@@ -10,7 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.masks import EncodingRules
-from lib.data.reading.rows import Example, SourceRows, to_example
+from lib.data.reading.rows import Example, to_example
+from lib.data.reading.usable_rows import SourceRows
 
 TEXTS = [
     "You are an expert. Think step-by-step.\nConvert this CSV to JSON: name,age\nAda,36",
