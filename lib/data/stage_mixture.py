@@ -149,7 +149,10 @@ def _pool(
 ) -> tuple[ReplayPool, list[str]]:
     """What the earlier stages drew, from their own data sets mixed again by their own settings."""
     if not earlier:
-        return NO_REPLAY, [f"[WARNING] SFT_REPLAY={settings.data.replay:g}: no earlier stage to draw from"]
+        return NO_REPLAY, [
+            f"[WARNING] SFT_REPLAY={settings.data.replay:g}: no earlier stage to draw from that is trained, "
+            "or that this command trains first"
+        ]
     sources: list[ReplaySource] = []
     evaluated = _evaluation_keys(settings, allow_download=allow_download)
     problems: list[Problem] = []

@@ -190,12 +190,20 @@ def with_token_counts(
 
     return replace(
         ledger,
-        sources=tuple(replace(line, encoded=count(("source", line.id))) for line in ledger.sources),
+        sources=tuple(_with_count(line, count(("source", line.id)), ledger.unit) for line in ledger.sources),
         labels=tuple(replace(line, encoded=count((line.field, line.value))) for line in ledger.labels),
         encoded=count(None),
         validation_encoded=_Tally.of(validation).scaled(),
         estimated=estimated,
     )
+
+
+def _with_count(line: SourceLine, count: TokenCount | None, unit: str) -> SourceLine:
+    """Replay asks for draws. Where the mix is in tokens they are worth what those drawn are on average."""
+    if line.replay_of is None or unit == "rows" or count is None:
+        return replace(line, encoded=count)
+    size = float(count.tokens if unit == "tokens" else count.supervised)
+    return replace(line, encoded=count, realised=size, requested=line.requested * size / max(line.drawn, 1))
 
 
 def _tallies(draws: Sequence[Example], encoded: Sequence[EncodedRow | None]) -> dict[object, "_Tally"]:

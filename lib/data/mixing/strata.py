@@ -125,7 +125,7 @@ def _exhausted(
         (_name(strata[i], sources), f"{amounts[i]:,.0f} {unit} of {sizes[i]:,}")
         for i in exhausted_parts(asked, sizes, algebra)
     ]
-    limit = f"at most {algebra.limit} times each"
+    limit = "at most once each" if algebra.limit == 1 else f"at most {algebra.limit} times each"
     if found and algebra.exhausted == "error":
         raise InputError(
             [
