@@ -9,8 +9,9 @@ from lib.data.chat.encoded import EncodedRow
 from lib.data.encoding import Encoded, encode_rows, known_rows
 from lib.data.garbage import seldom_collected
 from lib.data.keeping import keeper
+from lib.data.losses import loss_notices, nothing_left
 from lib.data.mixing.cleaning import Clean, Finding, keep_all
-from lib.data.mixing.ledger import MixLedger, TokenCount, with_token_counts
+from lib.data.mixing.ledger import MixLedger, with_token_counts
 from lib.data.mixing.mixture import Mixture
 from lib.data.mixing.negatives import NegativeRule
 from lib.data.mixing.realised import missed_shares, with_trained_rows, with_usable_negatives
@@ -23,7 +24,7 @@ from lib.data.reading.usable_rows import read_examples
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.data.stored.workers import kept_workers
-from lib.settings.errors import InputError, Problem
+from lib.settings.errors import InputError
 from lib.settings.schema import StageSettings
 
 # Under half a second of tokenising on one core: a plan stays well under the time that importing torch takes.
@@ -103,7 +104,7 @@ def prepare_rows(
     rows, notices = _encoded(mixed.encoded, chat, [*mixture.train, *mixture.validation], settings)
     counted = _counted(mixture, rows, settings, processes)
     if not counted.train:
-        raise InputError([_nothing_left(counted.ledger, settings)])
+        raise InputError([nothing_left(counted.ledger, settings)])
     return PreparedData(
         train=_all_encoded(counted.train),
         validation=_all_encoded(counted.validation),
@@ -148,7 +149,7 @@ def plan_rows(
     estimated = chat is None or not complete
     counted = _counted(mixture, rows, settings, processes, estimated=estimated)
     if not estimated and not counted.train:
-        raise InputError([_nothing_left(counted.ledger, settings)])
+        raise InputError([nothing_left(counted.ledger, settings)])
     notices = [*mixed.notices, *(chat.notices if chat else ()), *notices, *counted.notices]
     return PlannedData(mixture, counted.ledger, mixed.sources, mixed.absent, tuple(notices), mixed.findings)
 
@@ -211,7 +212,7 @@ def _counted(
         raise InputError(missed)
     remarks += [f"[WARNING] {problem.key} {problem.value}" for problem in missed]
     validation = tuple(row for row in held_out if row is None or row.usable)
-    return _Counted(train, validation, ledger, schedule, (*_loss_notices(ledger), *remarks))
+    return _Counted(train, validation, ledger, schedule, (*loss_notices(ledger), *remarks))
 
 
 def load_examples(
@@ -260,37 +261,3 @@ def _sample(mixture: Mixture, budget: int) -> list[Example]:
             characters += 0 if example.row_id in chosen else example.characters
             chosen[example.row_id] = example
     return list(chosen.values())
-
-
-def _loss_notices(ledger: MixLedger) -> list[str]:
-    """What truncation and masks cost: never silent."""
-    count = ledger.encoded or TokenCount()
-    about = "about " if ledger.estimated else ""
-    losses = (
-        (count.truncated, "had their prompt cut from the left to fit SFT_MAX_SEQ_LEN"),
-        (count.too_long, "were dropped: the answer alone is longer than SFT_MAX_SEQ_LEN"),
-        (count.nothing_supervised, "were dropped: no token of the answer would be learned"),
-    )
-    return [f"[WARNING] {about}{n} of {ledger.upsampled} draws {text}" for n, text in losses if n]
-
-
-def _nothing_left(ledger: MixLedger, settings: StageSettings) -> Problem:
-    count = ledger.encoded or TokenCount()
-    length, masked = settings.data.max_seq_len, "SFT_OUTPUT_MARKERS and SFT_MASK_COT"
-    causes = (
-        (count.too_long, f"SFT_MAX_SEQ_LEN={length}", "raise SFT_MAX_SEQ_LEN"),
-        (count.nothing_supervised, masked, f"check {masked}: nothing follows the marker in the answers"),
-        (count.unrenderable, "SFT_CHAT_TEMPLATE", "choose another SFT_CHAT_TEMPLATE"),
-        (int(ledger.upsampled == 0), "SFT_UPSAMPLE_RULES", "raise the multipliers: they leave no row"),
-    )
-    _, key, remedy = max(causes, key=lambda cause: cause[0])
-    return Problem(
-        where=", ".join(line.id for line in ledger.sources),
-        key=key,
-        value=(
-            f"0 of {ledger.upsampled} draws left: {count.too_long} too long, "
-            f"{count.nothing_supervised} without a learned token, {count.unrenderable} refused by template"
-        ),
-        expected="at least one row to train on",
-        remedy=remedy,
-    )

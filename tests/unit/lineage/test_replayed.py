@@ -111,7 +111,8 @@ def test_without_earlier_stages_nothing_is_replayed_and_that_is_said(curriculum:
 def test_in_a_mix_of_tokens_replay_is_counted_in_tokens_too(curriculum: Any) -> None:
     ledger = curriculum.prepared(two_stages(curriculum, SFT_MIX_UNIT="tokens")).ledger
     replayed = next(line for line in ledger.sources if line.replay_of == 1)
-    assert replayed.encoded and replayed.drawn == replayed.encoded.rows > 0
+    assert replayed.encoded
+    assert replayed.drawn == replayed.encoded.rows > 0
     assert replayed.realised == replayed.encoded.tokens
     assert replayed.requested == pytest.approx(replayed.encoded.tokens, rel=0.5 / replayed.drawn)
 
