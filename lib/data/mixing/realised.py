@@ -90,7 +90,7 @@ def missed_shares(ledger: MixLedger) -> tuple[Problem, ...]:
             value=f"{line.requested:g} for {'the mix' if line.scope == WHOLE_MIX else line.scope}; after "
             f"filtering, truncation and upsampling it is {line.realised:.3f}",
             expected=f"within {TOLERANCE:g} of what is asked for",
-            remedy="see in the plan which rows are dropped or left out (SFT_MAX_SEQ_LEN, "
+            remedy="see with --plan --set SFT_STRICT=0 which rows are dropped or left out (SFT_MAX_SEQ_LEN, "
             "SFT_MIX_MAX_REPEATS) or multiplied (SFT_UPSAMPLE_RULES), or ask for the share that there is",
         )
         for line in ledger.negatives
