@@ -46,8 +46,8 @@ def write_rows(folder: Path, rows: int) -> None:
 def measure(stages: Path) -> dict[str, float]:
     """Seconds and highest resident memory of one audit, in this process."""
     from lib.audit.audit import audit_rows
-    from lib.data.reading.rows import read_examples
     from lib.data.reading.sources import load_sources
+    from lib.data.reading.usable_rows import read_examples
     from lib.settings import load_stage
 
     settings = load_stage(stages, 1, environ={})

@@ -16,7 +16,7 @@ from lib.audit.repeats import Near, duplicates, examples_of, near_duplicates
 from lib.audit.template_tokens import token_pattern
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.mixing.cleaning import Cleaned, Finding, drop_rows
-from lib.data.reading.rows import SourceRows
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings import InputError, StageSettings
 
 Check = Callable[[Sequence[SourceRows]], Iterable[Finding]]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.data.mixing.mixture import held_out_keys
-from lib.data.reading.rows import Example, SourceRows, read_examples
+from lib.data.reading.rows import Example
 from lib.data.reading.sources import Source, load_source, load_sources
+from lib.data.reading.usable_rows import SourceRows, read_examples
 from lib.settings import InputError, StageSettings, list_stages, load_stage
 
 OwnCleaning = Callable[[StageSettings, Sequence[SourceRows]], Sequence[SourceRows]]

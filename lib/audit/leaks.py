@@ -7,7 +7,8 @@ from lib.audit.evaluation_rows import EvaluationRows
 from lib.audit.repeats import Match, Near, examples_of, found, near_matches
 from lib.data.mixing.cleaning import Finding, drop_rows
 from lib.data.mixing.mixture import held_out_keys
-from lib.data.reading.rows import Example, SourceRows
+from lib.data.reading.rows import Example
+from lib.data.reading.usable_rows import SourceRows
 
 EXACT, NEAR = "evaluation", "near_evaluation"
 OWN = "the validation rows of this stage"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 from lib.data.mixing.cleaning import Finding
-from lib.data.reading.rows import SourceRows
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings import Problem, StageSettings
 
 MEANINGS = {

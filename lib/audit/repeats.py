@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lib.audit.excerpts import beginning, difference
 from lib.data.mixing.cleaning import Finding
-from lib.data.reading.rows import Example, SourceRows
+from lib.data.reading.rows import Example
+from lib.data.reading.usable_rows import SourceRows
 
 if TYPE_CHECKING:
     from lib.audit.near import NearRows

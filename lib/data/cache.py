@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lib.settings.errors import InputError
 from lib.settings.schema import DataSettings
+from lib.settings.schema.data import NO_CACHE
 
 LARGE_BYTES = 8 * 2**20
-NO_CACHE = "off"
 FOLDER = "lora-curriculum/data"
 
 

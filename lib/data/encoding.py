@@ -29,8 +29,9 @@ def encode_rows(
     rules = EncodingRules.of(settings.data)
     if chat is None:
         return {example.row_id: guess_row(example, rules) for example in distinct}, []
+    loose = [example for example in distinct if type(example) is Example] if kept else distinct
     rows, reasons = _encode_stored(chat, distinct, settings, build=True) if kept else ({}, {})
-    encoded = chat.encode([example for example in distinct if example.row_id not in rows], rules)
+    encoded = chat.encode(loose, rules)
     rows.update((row.row_id, row) for row in encoded.rows)
     problems = list(encoded.problems)
     if reasons:

@@ -2,26 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.encoded import EncodedRow
 from lib.data.encoding import Encoded, encode_rows, known_rows
 from lib.data.garbage import seldom_collected
 from lib.data.keeping import keeper
+from lib.data.losses import loss_notices, nothing_left
 from lib.data.mixing.cleaning import Clean, Finding, keep_all
-from lib.data.mixing.ledger import MixLedger, TokenCount, with_token_counts
+from lib.data.mixing.ledger import MixLedger, with_token_counts
 from lib.data.mixing.mixture import Mixture
 from lib.data.mixing.negatives import NegativeRule
 from lib.data.mixing.realised import missed_shares, with_trained_rows, with_usable_negatives
 from lib.data.order.order import TrainingOrder
 from lib.data.order.packing import Pack, rows_alone
 from lib.data.order.schedule import Schedule
-from lib.data.reading.rows import Example, read_examples
+from lib.data.reading.rows import Example
 from lib.data.reading.sources import AbsentSource, Keep, Source, load_source
+from lib.data.reading.usable_rows import read_examples
 from lib.data.stage_mixture import ReplayedStage, SourceRecord, mix_stage
 from lib.data.stage_order import pack_stage, stage_order
 from lib.data.stored.workers import kept_workers
-from lib.settings.errors import InputError, Problem
+from lib.settings.errors import InputError
 from lib.settings.schema import StageSettings
 
 # Under half a second of tokenising on one core: a plan stays well under the time that importing torch takes.
@@ -99,20 +102,18 @@ def prepare_rows(
     if mixture is None:
         raise AssertionError("with downloads allowed every data set is loaded or an error")
     rows, notices = _encoded(mixed.encoded, chat, [*mixture.train, *mixture.validation], settings)
-    ledger, schedule, remarks = _counted(mixture, rows, settings, processes)
-    if not schedule.order.rows:
-        raise InputError([_nothing_left(ledger, settings)])
-    train = (rows[example.row_id] for example in mixture.train)
-    validation = (rows[example.row_id] for example in mixture.validation)
+    counted = _counted(mixture, rows, settings, processes)
+    if not counted.train:
+        raise InputError([nothing_left(counted.ledger, settings)])
     return PreparedData(
-        train=tuple(row for row in train if row.usable),
-        validation=tuple(row for row in validation if row.usable),
-        schedule=schedule,
+        train=_all_encoded(counted.train),
+        validation=_all_encoded(counted.validation),
+        schedule=counted.schedule,
         mixture=mixture,
-        ledger=ledger,
+        ledger=counted.ledger,
         negatives=NegativeRule.of(settings.data),
         sources=mixed.sources,
-        notices=(*mixed.notices, *chat.notices, *notices, *remarks),
+        notices=(*mixed.notices, *chat.notices, *notices, *counted.notices),
         findings=mixed.findings,
     )
 
@@ -146,11 +147,11 @@ def plan_rows(
         known = {row.row_id: known[row.row_id] for row in chosen if row.row_id in known}
     rows, notices = _encoded(known, chat, chosen, settings, kept=False)
     estimated = chat is None or not complete
-    ledger, _, remarks = _counted(mixture, rows, settings, processes, estimated=estimated)
-    if not estimated and not (ledger.encoded or TokenCount()).rows:
-        raise InputError([_nothing_left(ledger, settings)])
-    notices = [*mixed.notices, *(chat.notices if chat else ()), *notices, *remarks]
-    return PlannedData(mixture, ledger, mixed.sources, mixed.absent, tuple(notices), mixed.findings)
+    counted = _counted(mixture, rows, settings, processes, estimated=estimated)
+    if not estimated and not counted.train:
+        raise InputError([nothing_left(counted.ledger, settings)])
+    notices = [*mixed.notices, *(chat.notices if chat else ()), *notices, *counted.notices]
+    return PlannedData(mixture, counted.ledger, mixed.sources, mixed.absent, tuple(notices), mixed.findings)
 
 
 def _encoded(
@@ -167,28 +168,51 @@ def _encoded(
     return {**known, **rows} if known else rows, notices
 
 
+def _all_encoded(rows: Sequence[EncodedRow | None]) -> tuple[EncodedRow, ...]:
+    known = tuple(row for row in rows if row is not None)
+    if len(known) < len(rows):
+        raise AssertionError("a run encodes every row that it draws")
+    return known
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What is known of a mixture after encoding."""
+
+    train: tuple[EncodedRow | None, ...]
+    """The draws that are trained on; None for one that a plan did not encode."""
+    validation: tuple[EncodedRow | None, ...]
+    ledger: MixLedger
+    schedule: Schedule
+    notices: tuple[str, ...]
+
+
 def _counted(
     mixture: Mixture, rows: Encoded, settings: StageSettings, processes: int, *, estimated: bool = False
-) -> tuple[MixLedger, Schedule, list[str]]:
-    """The mixture's ledger with all that is known after encoding, the steps, and what is worth a notice."""
+) -> _Counted:
+    """Every draw's encoded row is looked up once, here."""
     rule = NegativeRule.of(settings.data)
-    ledger = with_token_counts(mixture.ledger, mixture.train, mixture.validation, rows, estimated=estimated)
-    ledger = with_usable_negatives(ledger, mixture.train, rows, rule)
-    usable = [example for example in mixture.train if (row := rows.get(example.row_id)) is None or row.usable]
-    order, remarks = stage_order(settings, usable, rows, processes=processes)
-    packs, packed = pack_stage(settings, usable, rows)
+    drawn = [rows.get(example.row_id) for example in mixture.train]
+    held_out = [rows.get(example.row_id) for example in mixture.validation]
+    ledger = with_token_counts(mixture.ledger, mixture.train, drawn, held_out, estimated=estimated)
+    ledger = with_usable_negatives(ledger, mixture.train, drawn, rule)
+    usable = [row is None or row.usable for row in drawn]
+    examples, train = tuple(compress(mixture.train, usable)), tuple(compress(drawn, usable))
+    order, remarks = stage_order(settings, examples, train, processes=processes)
+    packs, packed = pack_stage(settings, examples, train)
     if packed:
         order = TrainingOrder(packed.packs, settings.seed)
         ledger = replace(ledger, packed=packed)
         remarks.append(f"Packed {packed.rows:,} rows into {packed.line()}")
     schedule = Schedule.of(order, settings.training, processes, packs)
-    if usable:
-        ledger = with_trained_rows(ledger, usable, schedule.times(), schedule.steps, rule)
+    if train:
+        ledger = with_trained_rows(ledger, examples, schedule.times(), schedule.steps, rule)
     missed = missed_shares(ledger)
     if missed and settings.strict and not estimated:
         raise InputError(missed)
     remarks += [f"[WARNING] {problem.key} {problem.value}" for problem in missed]
-    return ledger, schedule, [*_loss_notices(ledger), *remarks]
+    validation = tuple(row for row in held_out if row is None or row.usable)
+    return _Counted(train, validation, ledger, schedule, (*loss_notices(ledger), *remarks))
 
 
 def load_examples(
@@ -237,37 +261,3 @@ def _sample(mixture: Mixture, budget: int) -> list[Example]:
             characters += 0 if example.row_id in chosen else example.characters
             chosen[example.row_id] = example
     return list(chosen.values())
-
-
-def _loss_notices(ledger: MixLedger) -> list[str]:
-    """What truncation and masks cost: never silent."""
-    count = ledger.encoded or TokenCount()
-    about = "about " if ledger.estimated else ""
-    losses = (
-        (count.truncated, "had their prompt cut from the left to fit SFT_MAX_SEQ_LEN"),
-        (count.too_long, "were dropped: the answer alone is longer than SFT_MAX_SEQ_LEN"),
-        (count.nothing_supervised, "were dropped: no token of the answer would be learned"),
-    )
-    return [f"[WARNING] {about}{n} of {ledger.upsampled} draws {text}" for n, text in losses if n]
-
-
-def _nothing_left(ledger: MixLedger, settings: StageSettings) -> Problem:
-    count = ledger.encoded or TokenCount()
-    length, masked = settings.data.max_seq_len, "SFT_OUTPUT_MARKERS and SFT_MASK_COT"
-    causes = (
-        (count.too_long, f"SFT_MAX_SEQ_LEN={length}", "raise SFT_MAX_SEQ_LEN"),
-        (count.nothing_supervised, masked, f"check {masked}: nothing follows the marker in the answers"),
-        (count.unrenderable, "SFT_CHAT_TEMPLATE", "choose another SFT_CHAT_TEMPLATE"),
-        (int(ledger.upsampled == 0), "SFT_UPSAMPLE_RULES", "raise the multipliers: they leave no row"),
-    )
-    _, key, remedy = max(causes, key=lambda cause: cause[0])
-    return Problem(
-        where=", ".join(line.id for line in ledger.sources),
-        key=key,
-        value=(
-            f"0 of {ledger.upsampled} draws left: {count.too_long} too long, "
-            f"{count.nothing_supervised} without a learned token, {count.unrenderable} refused by template"
-        ),
-        expected="at least one row to train on",
-        remedy=remedy,
-    )

@@ -14,8 +14,8 @@ from lib.data.mixing.negatives import NegativeRule
 from lib.data.mixing.realised import size_in
 from lib.data.mixing.replay import NO_REPLAY, ReplayPool, ReplaySource
 from lib.data.reading.local_identity import local_fingerprints
-from lib.data.reading.rows import SourceRows, read_examples
 from lib.data.reading.sources import AbsentSource, Source, load_source, load_sources
+from lib.data.reading.usable_rows import SourceRows, read_examples
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import StageSettings
 
@@ -149,7 +149,10 @@ def _pool(
 ) -> tuple[ReplayPool, list[str]]:
     """What the earlier stages drew, from their own data sets mixed again by their own settings."""
     if not earlier:
-        return NO_REPLAY, [f"[WARNING] SFT_REPLAY={settings.data.replay:g}: no earlier stage to draw from"]
+        return NO_REPLAY, [
+            f"[WARNING] SFT_REPLAY={settings.data.replay:g}: no earlier stage to draw from that is trained, "
+            "or that this command trains first"
+        ]
     sources: list[ReplaySource] = []
     evaluated = _evaluation_keys(settings, allow_download=allow_download)
     problems: list[Problem] = []

@@ -4,7 +4,7 @@ sequence."""
 from collections import Counter
 from collections.abc import Sequence
 
-from lib.data.encoding import Encoded
+from lib.data.chat.encoded import EncodedRow
 from lib.data.order.order import TrainingOrder, complexity_of
 from lib.data.order.packing import Pack, PackCount, pack_rows
 from lib.data.reading.rows import Example
@@ -13,10 +13,10 @@ from lib.settings.schema import StageSettings
 
 
 def pack_stage(
-    settings: StageSettings, rows: Sequence[Example], encoded: Encoded
+    settings: StageSettings, rows: Sequence[Example], encoded: Sequence[EncodedRow | None]
 ) -> tuple[tuple[Pack, ...], PackCount | None]:
     """The sequences of these draws, as positions among them, and how full they are; nothing where SFT_PACKING
-    is off. In a plan, lengths of rows that it did not encode are guessed from their characters."""
+    is off. In a plan, lengths of rows that it did not encode (None) are guessed from their characters."""
     if not settings.data.packing:
         return (), None
     lengths, capacity = token_lengths(rows, encoded, settings.data.max_seq_len), settings.data.max_seq_len
@@ -24,24 +24,25 @@ def pack_stage(
     return packs, PackCount.of(lengths, packs, capacity)
 
 
-def token_lengths(rows: Sequence[Example], encoded: Encoded, longest: int) -> list[int]:
+def token_lengths(rows: Sequence[Example], encoded: Sequence[EncodedRow | None], longest: int) -> list[int]:
     """Tokens of each row; of one that is not encoded, by the characters a token has in those that are."""
-    known = [row for row in rows if row.row_id in encoded]
-    tokens = sum(encoded[row.row_id].tokens for row in known)
-    per_character = tokens / max(sum(row.characters for row in known), 1)
+    known = [(row.characters, own.tokens) for row, own in zip(rows, encoded, strict=True) if own]
+    per_character = sum(tokens for _, tokens in known) / max(sum(characters for characters, _ in known), 1)
     return [
-        encoded[row.row_id].tokens
-        if row.row_id in encoded
-        else min(max(round(row.characters * per_character), 1), longest)
-        for row in rows
+        own.tokens if own else min(max(round(row.characters * per_character), 1), longest)
+        for row, own in zip(rows, encoded, strict=True)
     ]
 
 
 def stage_order(
-    settings: StageSettings, rows: Sequence[Example], encoded: Encoded, *, processes: int
+    settings: StageSettings,
+    rows: Sequence[Example],
+    encoded: Sequence[EncodedRow | None],
+    *,
+    processes: int,
 ) -> tuple[TrainingOrder, list[str]]:
-    """The order of these draws, and notices. By length: tokens, or characters of rows that a plan did not
-    encode. By complexity: InputError for rows that declare none (strict; lenient, they come last)."""
+    """The order of these draws, and notices. By length: tokens, guessed for rows that a plan did not encode.
+    By complexity: InputError for rows that declare none (strict; lenient, they come last)."""
     data, notices = settings.data, list[str]()
     if settings.training.group_by_length:
         lengths = token_lengths(rows, encoded, data.max_seq_len)
@@ -50,9 +51,7 @@ def stage_order(
     if data.order == "shuffled":
         return TrainingOrder(len(rows), settings.seed), notices
     if data.order == "length":
-        difficulty = tuple(
-            float(encoded[row.row_id].tokens if row.row_id in encoded else row.characters) for row in rows
-        )
+        difficulty = tuple(map(float, token_lengths(rows, encoded, data.max_seq_len)))
     else:
         levels = [complexity_of(row.labels, data.order_levels) for row in rows]
         problems = _unknown_levels(rows, levels, settings)

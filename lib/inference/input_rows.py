@@ -13,8 +13,9 @@ from lib.data.chat.chat_template import TEMPLATE_ERRORS
 from lib.data.reading.broken_rows import Row
 from lib.data.reading.data_files import EXTENSIONS
 from lib.data.reading.first_problems import FirstProblems
-from lib.data.reading.rows import Example, Message, read_examples
+from lib.data.reading.rows import Example, Message
 from lib.data.reading.sources import NormalizedRows, Source, load_source
+from lib.data.reading.usable_rows import read_examples
 from lib.evaluation.answers import Question
 from lib.evaluation.evaluation_set import as_question
 from lib.settings import InputError, Problem, Problems

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lib.settings.schema import StageSettings
+from lib.settings.schema.data import NO_CACHE
 from lib.settings.schema.model import ALL_LINEAR
 
 
@@ -72,6 +73,12 @@ def _data_contradictions(settings: StageSettings) -> Iterator[Contradiction]:
             ("SFT_DATASET_MIX_TOTAL_SIZE", "SFT_MIX_WEIGHTS"),
             f"empty with SFT_MIX_WEIGHTS={settings.data.mix_weights}, whose weights make the size",
             "Delete SFT_DATASET_MIX_TOTAL_SIZE, or set SFT_MIX_WEIGHTS=share.",
+        )
+    if settings.data.streaming and settings.data.cache_dir == NO_CACHE:
+        yield Contradiction(
+            ("SFT_DATASET_STREAMING", "SFT_CACHE_DIR"),
+            f"0 with SFT_CACHE_DIR={NO_CACHE}: rows that arrive one by one have to be kept somewhere",
+            "Delete SFT_CACHE_DIR or name a folder, or set SFT_DATASET_STREAMING=0.",
         )
     if settings.data.packing and settings.data.order != "shuffled":
         yield Contradiction(

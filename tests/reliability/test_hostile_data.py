@@ -13,8 +13,8 @@ from tiny_model import make_tokenizer
 
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.masks import EncodingRules
-from lib.data.reading.rows import read_examples
 from lib.data.reading.sources import Source, load_source
+from lib.data.reading.usable_rows import read_examples
 from lib.settings import InputError, load_stage
 
 

@@ -11,7 +11,7 @@ IGNORED = -100
 """The target that carries no loss, as torch's cross entropy and transformers understand it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EncodedRow:
     row_id: str
     """`source#index`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lib.data.chat.chat_format import ChatFormat
-from lib.data.reading.rows import SourceRows
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings.schema import StageSettings
 from lib.settings.schema.audit import CHECKS
 

@@ -172,18 +172,17 @@ def label_lines(
 
 def with_token_counts(
     ledger: MixLedger,
-    draws: Iterable[Example],
-    validation: Iterable[Example],
-    encoded: Mapping[str, EncodedRow],
+    draws: Sequence[Example],
+    encoded: Sequence[EncodedRow | None],
+    validation: Sequence[EncodedRow | None],
     *,
     estimated: bool = False,
 ) -> MixLedger:
     """The ledger with tokens counted, per source and per label.
 
-    `encoded` maps row ids to rows. When it holds only a sample of the draws, each group's counts are scaled
-    to all draws of the group.
+    `encoded` are the draws' rows, None where one is not encoded: of a sample of the draws, each group's
+    counts are scaled to all draws of the group. So are those of `validation`.
     """
-    held_out = _Tally.of([encoded.get(example.row_id) for example in validation])
     groups = _tallies(draws, encoded)
 
     def count(group: object) -> TokenCount | None:
@@ -191,20 +190,28 @@ def with_token_counts(
 
     return replace(
         ledger,
-        sources=tuple(replace(line, encoded=count(("source", line.id))) for line in ledger.sources),
+        sources=tuple(_with_count(line, count(("source", line.id)), ledger.unit) for line in ledger.sources),
         labels=tuple(replace(line, encoded=count((line.field, line.value))) for line in ledger.labels),
         encoded=count(None),
-        validation_encoded=held_out.scaled(),
+        validation_encoded=_Tally.of(validation).scaled(),
         estimated=estimated,
     )
 
 
-def _tallies(draws: Iterable[Example], encoded: Mapping[str, EncodedRow]) -> dict[object, "_Tally"]:
+def _with_count(line: SourceLine, count: TokenCount | None, unit: str) -> SourceLine:
+    """Replay asks for draws. Where the mix is in tokens they are worth what those drawn are on average."""
+    if line.replay_of is None or unit == "rows" or count is None:
+        return replace(line, encoded=count)
+    size = float(count.tokens if unit == "tokens" else count.supervised)
+    return replace(line, encoded=count, realised=size, requested=line.requested * size / max(line.drawn, 1))
+
+
+def _tallies(draws: Sequence[Example], encoded: Sequence[EncodedRow | None]) -> dict[object, "_Tally"]:
     """Of all draws (None), of each source and of each label. Each draw is counted once, with those that have
     the same source and labels."""
     alike: defaultdict[tuple[str, tuple[Label, ...]], list[EncodedRow | None]] = defaultdict(list)
-    for example in draws:
-        alike[example.source, example.labels].append(encoded.get(example.row_id))
+    for example, row in zip(draws, encoded, strict=True):
+        alike[example.source, example.labels].append(row)
     groups: defaultdict[object, _Tally] = defaultdict(_Tally)
     for (source, labels), rows in alike.items():
         tally = _Tally.of(rows)

@@ -18,7 +18,8 @@ from lib.data.mixing.strata import Drawing, draw_rows
 from lib.data.mixing.upsampling import multiplier_of, unmatched_rules, upsample
 from lib.data.order.draws import check_draws, drawing_order, rank
 from lib.data.reading.labels import Label
-from lib.data.reading.rows import Example, SourceRows
+from lib.data.reading.rows import Example
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings.errors import InputError, Problem
 
 

@@ -30,9 +30,13 @@ def negative_lines(
     `rows` are training rows, `draws` what is drawn of them; `size` is that of a draw in the unit of the mix,
     where that is not 1.
     """
-    available, drawn = _Negatives(rule), _Negatives(rule, size)
+    available, drawn = _Negatives(rule), _Negatives(rule)
     available.add_all(rows)
-    drawn.add_all(draws)
+    if size is None:
+        drawn.add_all(draws)
+    else:
+        for example in draws:
+            drawn.add(example, 1, size(example))
     return tuple(
         NegativeLine(
             scope=scope,
@@ -49,23 +53,21 @@ def negative_lines(
 
 
 def with_usable_negatives(
-    ledger: MixLedger, draws: Iterable[Example], encoded: Mapping[str, EncodedRow], rule: NegativeRule
+    ledger: MixLedger,
+    draws: Sequence[Example],
+    encoded: Sequence[EncodedRow | None],
+    rule: NegativeRule,
 ) -> MixLedger:
-    """The ledger with the shares of negatives among draws that survived encoding. A draw that is not among
-    `encoded` (a plan samples) counts as a row that did."""
+    """The ledger with the shares of negatives among draws that survived encoding. A draw that is not encoded
+    (None: a plan samples) counts as one that did."""
     all_are_usable = ledger.encoded is not None and ledger.encoded.rows == ledger.upsampled
     if not ledger.negatives or (all_are_usable and ledger.unit == "rows"):
         return ledger
-    usable = [
-        example
-        for example in _own(ledger, draws)
-        if (row := encoded.get(example.row_id)) is None or row.usable
-    ]
-    in_tokens = ledger.unit != "rows"
-    counted = _Negatives(
-        rule, (lambda example: size_in(ledger.unit, encoded.get(example.row_id))) if in_tokens else None
-    )
-    counted.add_all(usable)
+    own = {line.id for line in ledger.sources if line.replay_of is None}
+    counted = _Negatives(rule)
+    for example, row in zip(draws, encoded, strict=True):
+        if example.source in own and (row is None or row.usable):
+            counted.add(example, 1, size_in(ledger.unit, row))
     lines = tuple(replace(line, realised=counted.share(line.scope)) for line in ledger.negatives)
     return replace(ledger, negatives=lines)
 
@@ -88,7 +90,7 @@ def missed_shares(ledger: MixLedger) -> tuple[Problem, ...]:
             value=f"{line.requested:g} for {'the mix' if line.scope == WHOLE_MIX else line.scope}; after "
             f"filtering, truncation and upsampling it is {line.realised:.3f}",
             expected=f"within {TOLERANCE:g} of what is asked for",
-            remedy="see in the plan which rows are dropped or left out (SFT_MAX_SEQ_LEN, "
+            remedy="see with --plan --set SFT_STRICT=0 which rows are dropped or left out (SFT_MAX_SEQ_LEN, "
             "SFT_MIX_MAX_REPEATS) or multiplied (SFT_UPSAMPLE_RULES), or ask for the share that there is",
         )
         for line in ledger.negatives
@@ -127,32 +129,22 @@ def with_trained_rows(
     )
 
 
-def _own(ledger: MixLedger, draws: Iterable[Example]) -> Iterable[Example]:
-    """Without what is replayed of earlier stages."""
-    own = {line.id for line in ledger.sources if line.replay_of is None}
-    return (example for example in draws if example.source in own)
-
-
 class _Negatives:
     """Counts of rows that can be told apart, by scope."""
 
-    def __init__(self, rule: NegativeRule, size: Callable[[Example], int] | None = None) -> None:
-        """`size` of a row, where that is not 1 for each."""
+    def __init__(self, rule: NegativeRule) -> None:
         self.rule = rule
-        self.size = size
         self._alike: Counter[_Alike] = Counter()
-        self._sizes: Counter[_Alike] = Counter() if size else self._alike
+        self._sizes: Counter[_Alike] = Counter()
 
     def add_all(self, examples: Iterable[Example]) -> None:
-        if self.size is None:
-            self._alike.update(map(_alike, examples))
-            return
-        for example in examples:
-            self._alike[_alike(example)] += 1
-            self._sizes[_alike(example)] += self.size(example)
+        """Each once, and each of the same size."""
+        self._alike.update(map(_alike, examples))
 
-    def add(self, example: Example, times: int) -> None:
+    def add(self, example: Example, times: int, size: int = 1) -> None:
+        """`size` is that of all these times."""
         self._alike[_alike(example)] += times
+        self._sizes[_alike(example)] += size
 
     @cached_property
     def all(self) -> Counter[str]:
@@ -166,7 +158,8 @@ class _Negatives:
     @cached_property
     def _whole(self) -> tuple[Counter[str], Counter[str]]:
         """Sizes of negatives, and of negatives and positives."""
-        return self._by_scope(self._sizes, (True,)), self._by_scope(self._sizes, (True, False))
+        sizes = self._sizes or self._alike
+        return self._by_scope(sizes, (True,)), self._by_scope(sizes, (True, False))
 
     def share(self, scope: str) -> float:
         negative, whole = self._whole

@@ -8,7 +8,8 @@ from functools import cached_property
 from lib.data.mixing.amounts import Algebra, Amounts, asked_amounts, exhausted_parts, granted_amounts
 from lib.data.mixing.negatives import Kind, NegativeRule, scaled_parts, unreachable_shares
 from lib.data.order.draws import even_counts, even_draws_of_size
-from lib.data.reading.rows import Example, SourceRows
+from lib.data.reading.rows import Example
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings.errors import InputError, Problem
 
 
@@ -124,7 +125,7 @@ def _exhausted(
         (_name(strata[i], sources), f"{amounts[i]:,.0f} {unit} of {sizes[i]:,}")
         for i in exhausted_parts(asked, sizes, algebra)
     ]
-    limit = f"at most {algebra.limit} times each"
+    limit = "at most once each" if algebra.limit == 1 else f"at most {algebra.limit} times each"
     if found and algebra.exhausted == "error":
         raise InputError(
             [

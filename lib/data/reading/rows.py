@@ -9,14 +9,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from lib.data.reading.broken_rows import BrokenRow
 from lib.data.reading.extraction_record import answer_is_negative
-from lib.data.reading.first_problems import FirstProblems
 from lib.data.reading.labels import Label, labels_of
-from lib.data.reading.sources import NormalizedRows, Source
 from lib.settings.errors import InputError
 
 _ROLES = {
@@ -37,7 +34,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One usable row: a conversation that ends with an assistant's answer (an empty one where a question has
     none), or plain text."""
@@ -51,16 +48,13 @@ class Example:
     source: str
     index: int
     """Position in its source, from 0."""
+    names_nobody: bool | None = None
+    """Whether the answer is an extraction record without an offender; None where it is no such record."""
 
-    @cached_property
+    @property
     def row_id(self) -> str:
         """`source#index`."""
         return f"{self.source}#{self.index}"
-
-    @cached_property
-    def names_nobody(self) -> bool | None:
-        """Whether the answer is an extraction record without an offender; None where it is no such record."""
-        return answer_is_negative(self.messages[-1].content) if self.messages else None
 
     def renamed(self, source: str) -> "Example":
         return replace(self, source=source)
@@ -70,54 +64,8 @@ class Example:
         return len(self.text or "") + sum(len(message.content) for message in self.messages)
 
 
-@dataclass(frozen=True)
-class SourceRows:
-    """The usable rows of one source."""
-
-    name: str
-    weight: float | None
-    examples: Sequence[Example]
-    skipped: int = 0
-    """Rows that fit no format and were left out (lenient mode)."""
-
-
 class RowError(InputError):
     """A row that cannot be used; its problem names source, index and columns."""
-
-
-def read_examples(
-    source: Source, *, strict: bool, answered: bool = True
-) -> tuple[SourceRows, tuple[str, ...]]:
-    """Every usable row of a source, and notices. `answered` as in `to_example`.
-
-    Rows that fit no format: strict, InputError with the first five and the total; lenient, an [ERROR] notice,
-    and they are skipped and counted. A source without any usable row is always an InputError.
-    """
-    examples, unfit = _read(source, answered)
-    problems = unfit.all_shown(source.name, "rows that cannot be used", len(source.rows))
-    if unfit.total and (strict or not examples):
-        raise InputError(problems)
-    notices = []
-    if unfit.total:
-        first = problems[0]
-        notices.append(
-            f"[ERROR] {unfit.total} of {len(source.rows)} rows of {source.name} are unusable and skipped; "
-            f"the first is {first.where}: {first.value}, expected {first.expected}"
-        )
-    return SourceRows(source.name, source.weight, tuple(examples), unfit.total), tuple(notices)
-
-
-def _read(source: Source, answered: bool) -> tuple[Sequence[Example], FirstProblems]:
-    if isinstance(source.rows, NormalizedRows):
-        return source.rows.examples(source.name), source.rows.problems(source.name)
-    examples: list[Example] = []
-    unfit = FirstProblems()
-    for index, row in enumerate(source.rows):
-        try:
-            examples.append(to_example(row, source.name, index, answered=answered))
-        except RowError as error:
-            unfit.extend(error.problems)
-    return examples, unfit
 
 
 def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: bool = True) -> Example:
@@ -138,7 +86,8 @@ def to_example(row: Mapping[str, Any], source: str, index: int, *, answered: boo
             expected=reason,
             remedy=MEND_OR_SKIP if answered else "mend or remove the row",
         ) from error
-    return Example(messages, text, labels, content_key(messages, text), source, index)
+    names_nobody = answer_is_negative(messages[-1].content) if messages else None
+    return Example(messages, text, labels, content_key(messages, text), source, index, names_nobody)
 
 
 def content_key(messages: Sequence[Message], text: str | None) -> str:

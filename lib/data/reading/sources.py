@@ -5,19 +5,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from lib.data.cache import least_bytes
 from lib.data.reading.broken_rows import Row
 from lib.data.reading.data_files import EXTENSIONS, files_of_split, fingerprint, read_file
 from lib.data.reading.first_problems import FirstProblems
 from lib.data.reading.hub import cached_files, is_hub_id, load_from_hub
+from lib.data.reading.rows import Example
 from lib.data.reading.split_parts import PART_FORM, SplitPart, parse_split
 from lib.settings.errors import InputError, Problem
 from lib.settings.schema import DataSettings
-
-if TYPE_CHECKING:
-    from lib.data.reading.rows import Example
 
 
 class NormalizedRows(ABC):
@@ -28,7 +26,7 @@ class NormalizedRows(ABC):
         """With those that fit no format."""
 
     @abstractmethod
-    def examples(self, name: str) -> tuple["Example", ...]:
+    def examples(self, name: str) -> tuple[Example, ...]:
         """The usable ones, as rows of a source of this name."""
 
     @abstractmethod

@@ -4,7 +4,7 @@ import hashlib
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -37,7 +37,7 @@ class Selection:
     count: int
 
     @classmethod
-    def of(cls, store: ExampleStore, positions: set[int]) -> "Selection":
+    def of(cls, store: ExampleStore, positions: Collection[int]) -> "Selection":
         if len(positions) >= WHOLE_STORE * store.usable:
             return cls(None, store.usable)
         rows, first = [], 0
@@ -92,9 +92,8 @@ class EncodedStore:
     def whole(self) -> bool:
         return self.encoded.marker() is not None
 
-    def rows(self, examples: Sequence[StoredExample]) -> tuple[dict[str, EncodedRow], dict[str, str]]:
-        """By row id; and why the template refuses those that it refuses."""
-        by_position = {example.position: example for example in examples}
+    def rows(self, examples: Mapping[int, StoredExample]) -> tuple[dict[str, EncodedRow], dict[str, str]]:
+        """Of these, by position: by row id; and why the template refuses those that it refuses."""
         found: dict[str, EncodedRow] = {}
         refused: dict[str, str] = {}
         first = 0
@@ -103,13 +102,12 @@ class EncodedStore:
             reasons = shard.batch["refused"]
             rows = zip(self.selection.of_shard(number, source), shard.numbers(), strict=True)
             for own, (row, (status, counts)) in enumerate(rows):
-                example = by_position.get(first + row)
+                example = examples.get(first + row)
                 if example is None:
                     continue
-                name = example.row_id
-                found[name] = StoredRow(name, example.source, example.labels, shard, own, status, counts)
+                found[example.row_id] = StoredRow(example, shard, own, status, counts)
                 if status == "unrenderable":
-                    refused[name] = reasons[own].as_py()
+                    refused[example.row_id] = reasons[own].as_py()
             first += source.num_rows
         return found, refused
 
@@ -118,7 +116,7 @@ def encode_stored(
     cache: DataCache,
     chat: ChatFormat,
     rules: EncodingRules,
-    examples: Sequence[StoredExample],
+    examples: Iterable[StoredExample],
     *,
     build: bool,
 ) -> tuple[dict[str, EncodedRow], dict[str, str]]:
@@ -130,7 +128,7 @@ def encode_stored(
     refused: dict[str, str] = {}
     used: set[Path] = set()
     for name, store, own in _by_source(examples):
-        selection = Selection.of(store, {example.position for example in own})
+        selection = Selection.of(store, own.keys())
         where = EncodedStore.of(cache, store, selection, chat, rules)
         used |= {store.folder.path, where.tokens.path, where.encoded.path}
         if build and not where.whole:
@@ -165,12 +163,15 @@ def encode_shard(
     write_shard(encoded, encoded_batch(made, rules, chat.bos_id))
 
 
-def _by_source(examples: Sequence[StoredExample]) -> Iterator[tuple[str, ExampleStore, list[StoredExample]]]:
-    groups: defaultdict[tuple[str, int], list[StoredExample]] = defaultdict(list)
+def _by_source(
+    examples: Iterable[StoredExample],
+) -> Iterator[tuple[str, ExampleStore, dict[int, StoredExample]]]:
+    """Name and store of each source, and its examples by position."""
+    groups: defaultdict[tuple[str, ExampleStore], dict[int, StoredExample]] = defaultdict(dict)
     for example in examples:
-        groups[example.source, id(example.store)].append(example)
-    for (name, _), own in groups.items():
-        yield name, own[0].store, own
+        groups[example.source, example.store][example.position] = example
+    for (name, store), own in groups.items():
+        yield name, store, own
 
 
 def _build(cache: DataCache, where: EncodedStore, chat: ChatFormat, rules: EncodingRules, name: str) -> None:

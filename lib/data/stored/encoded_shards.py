@@ -12,11 +12,13 @@ from lib.data.chat.encoded import DROPPED, IGNORED, EncodedRow, Status
 from lib.data.chat.masks import EncodingRules, Mask, mask_of
 from lib.data.chat.tokens import TokenRow
 from lib.data.reading.labels import Label
+from lib.data.reading.rows import Example
 from lib.data.stored.folder import read_shard
 
 STATUSES: tuple[Status, ...] = ("ok", "truncated", "too_long", "nothing_supervised", "unrenderable")
 _INTEGERS = pyarrow.list_(pyarrow.int32())
 _COUNTS = ("tokens", "supervised", "answer_tokens", "cut_tokens")
+Counts = tuple[int, int, int, int]
 SCHEMA = pyarrow.schema(
     {
         "input_ids": _INTEGERS,
@@ -78,7 +80,7 @@ class EncodedShard:
     def open(cls, path: Path) -> "EncodedShard":
         return cls(path, read_shard(path))
 
-    def numbers(self) -> list[tuple[Status, tuple[int, int, int, int]]]:
+    def numbers(self) -> list[tuple[Status, Counts]]:
         """Status and counts of every row."""
         counts = zip(*(self.batch[name].to_pylist() for name in _COUNTS), strict=True)
         statuses = (STATUSES[status] for status in self.batch["status"].to_pylist())
@@ -86,31 +88,44 @@ class EncodedShard:
 
 
 class StoredRow(EncodedRow):
-    """An encoded row whose tokens are read from the file each time they are asked for."""
+    """An encoded row whose tokens are read from the file each time they are asked for. There may be millions,
+    so what is left of them is in slots."""
 
+    __slots__ = ("example", "number", "shard", "supervised_tokens", "tokens", "usable")
+    example: Example
     shard: EncodedShard
     number: int
-    usable: bool = False
-    _counts: tuple[int, int]
+    usable: bool
+    tokens: int
+    supervised_tokens: int
 
     def __init__(
-        self,
-        row_id: str,
-        source: str,
-        labels: tuple[Label, ...],
-        shard: EncodedShard,
-        number: int,
-        status: Status,
-        counts: tuple[int, int, int, int],
+        self, example: Example, shard: EncodedShard, number: int, status: Status, counts: Counts
     ) -> None:
         """Row `number` of `shard`; `counts` are those of the schema."""
         tokens, supervised, answer_tokens, cut_tokens = counts
-        fields = {
-            "row_id": row_id, "source": source, "labels": labels, "shard": shard, "number": number,
-            "status": status, "_counts": (tokens, supervised), "answer_tokens": answer_tokens,
-            "cut_tokens": cut_tokens, "usable": status not in DROPPED,
-        }  # fmt: skip
-        object.__setattr__(self, "__dict__", fields)  # the quickest way: there may be millions
+        put = object.__setattr__  # as the constructor of a frozen dataclass does
+        put(self, "example", example)
+        put(self, "shard", shard)
+        put(self, "number", number)
+        put(self, "status", status)
+        put(self, "usable", status not in DROPPED)
+        put(self, "tokens", tokens)
+        put(self, "supervised_tokens", supervised)
+        put(self, "answer_tokens", answer_tokens)
+        put(self, "cut_tokens", cut_tokens)
+
+    @property
+    def row_id(self) -> str:
+        return self.example.row_id
+
+    @property
+    def source(self) -> str:
+        return self.example.source
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return self.example.labels
 
     @property
     def input_ids(self) -> list[int]:
@@ -124,11 +139,3 @@ class StoredRow(EncodedRow):
     def targets(self) -> list[int]:
         labels: list[int] = self.shard.batch["labels"][self.number].as_py()
         return labels
-
-    @property
-    def tokens(self) -> int:
-        return self._counts[0]
-
-    @property
-    def supervised_tokens(self) -> int:
-        return self._counts[1]

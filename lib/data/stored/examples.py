@@ -95,7 +95,14 @@ class ExampleStore(NormalizedRows):
 
 
 class StoredExample(Example):
-    """An example whose messages and text are read from the file each time they are asked for."""
+    """An example whose messages and text are read from the file each time they are asked for. There may be
+    millions, so what is left of them is in slots."""
+
+    __slots__ = ("characters", "position", "row_id", "store")
+    store: ExampleStore
+    position: int
+    row_id: str
+    characters: int
 
     def __init__(
         self,
@@ -109,16 +116,16 @@ class StoredExample(Example):
         names_nobody: bool | None,
     ) -> None:
         """`position` among the usable rows of the store."""
-        fields = {
-            "store": store, "position": position, "source": source, "labels": labels, "key": key,
-            "index": index, "names_nobody": names_nobody, "_characters": characters,
-            "row_id": f"{source}#{index}",
-        }  # fmt: skip
-        object.__setattr__(self, "__dict__", fields)  # the quickest way: there may be millions
-
-    store: ExampleStore
-    position: int
-    _characters: int
+        put = object.__setattr__  # as the constructor of a frozen dataclass does
+        put(self, "store", store)
+        put(self, "position", position)
+        put(self, "source", source)
+        put(self, "labels", labels)
+        put(self, "key", key)
+        put(self, "index", index)
+        put(self, "characters", characters)
+        put(self, "names_nobody", names_nobody)
+        put(self, "row_id", f"{source}#{index}")
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -128,14 +135,10 @@ class StoredExample(Example):
     def text(self) -> str | None:
         return self.store.content(self.position)[1]
 
-    @property
-    def characters(self) -> int:
-        return self._characters
-
     def renamed(self, source: str) -> Example:
         return StoredExample(
             self.store, self.position, source, self.labels, self.key, self.index,
-            self._characters, self.names_nobody,
+            self.characters, self.names_nobody,
         )  # fmt: skip
 
 

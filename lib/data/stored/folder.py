@@ -14,10 +14,11 @@ from typing import Any
 
 import pyarrow
 
-from lib.data.cache import NO_CACHE, DataCache
+from lib.data.cache import DataCache
 from lib.files import FULL_DISK, WITHOUT_LOCKS, read_json, write_json
 from lib.heartbeat import beat
 from lib.settings.errors import InputError
+from lib.settings.schema.data import NO_CACHE
 
 WHOLE = "whole.json"
 _PATIENCE = 3.0

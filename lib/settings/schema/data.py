@@ -17,6 +17,7 @@ from lib.settings.readers import (
     words,
 )
 
+NO_CACHE = "off"
 LEVELS = "simple|easy|low,medium|moderate,complex|hard|high"
 MARKERS = "Output:,OUTPUT:,Final:,Answer:,Result:,Response:"
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.data.chat.chat_format import ChatFormat
-from lib.data.reading.rows import Example, SourceRows, read_examples, to_example
+from lib.data.reading.rows import Example, to_example
 from lib.data.reading.sources import Source, load_source
+from lib.data.reading.usable_rows import SourceRows, read_examples
 from lib.settings import StageSettings, load_stage
 
 TINY = Path(__file__).parents[3] / "assets/tiny-moe"

@@ -15,7 +15,8 @@ from lib.audit.near import COMPARED, NEAREST, NearRows
 from lib.audit.repeats import Near, near_duplicates
 from lib.audit.shingles import compared_texts, jaccard, shingle_sets
 from lib.audit.sketches import FOUND, PLACES, band_width, sketch
-from lib.data.reading.rows import Example, SourceRows
+from lib.data.reading.rows import Example
+from lib.data.reading.usable_rows import SourceRows
 
 MARKERS = ("Output:",)
 JAPANESE = "容疑者は三日午後、市内の駅前で財布を盗んだ疑いで現行犯逮捕された。署は余罪も調べている。"

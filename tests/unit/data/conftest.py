@@ -10,7 +10,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.chat.masks import EncodingRules
-from lib.data.reading.rows import Example, SourceRows, to_example
+from lib.data.reading.rows import Example, to_example
+from lib.data.reading.usable_rows import SourceRows
+from lib.settings.schema import StageSettings
+from lib.settings.stage import load_stage
 
 TEXTS = [
     "You are an expert. Think step-by-step.\nConvert this CSV to JSON: name,age\nAda,36",
@@ -99,5 +102,39 @@ def source_rows() -> Callable[..., SourceRows]:
             own = {key: value if isinstance(value, str) else value[i] for key, value in fields.items()}
             examples.append(to_example({"prompt": "q", "completion": answer, **own}, name, i))
         return SourceRows(name, weight, tuple(examples))
+
+    return make
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Callable[..., StageSettings]:
+    """stage(SFT_DATASET_ID=…, …): the settings of a stage file with these keys."""
+
+    def make(**keys: Any) -> StageSettings:
+        folder = tmp_path / "stages"
+        folder.mkdir(exist_ok=True)
+        values = {
+            "SFT_BASE_MODEL": "base",
+            "SFT_OUT_LORA_DIR": str(tmp_path / "out"),
+            "SFT_STRICT": 1,
+            **keys,
+        }
+        (folder / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in values.items()))
+        return load_stage(folder, 1, environ={})
+
+    return make
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Callable[..., str]:
+    """data_file(["answer", …]): a file of conversations with these answers, labelled by index."""
+
+    def make(answers: Sequence[str], name: str = "rows.jsonl", **fields: str) -> str:
+        rows = [
+            {"prompt": f"question {i}", "completion": answer, **fields} for i, answer in enumerate(answers)
+        ]
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
 
     return make

@@ -1,6 +1,6 @@
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +10,8 @@ from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import load_examples, plan_rows, prepare_rows
 from lib.settings.errors import InputError
 from lib.settings.schema import StageSettings
-from lib.settings.stage import load_stage
 
 MakeSettings = Callable[..., StageSettings]
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> MakeSettings:
-    """stage(SFT_DATASET_ID=…, …): the settings of a stage file with these keys."""
-
-    def make(**keys: Any) -> StageSettings:
-        folder = tmp_path / "stages"
-        folder.mkdir(exist_ok=True)
-        values = {
-            "SFT_BASE_MODEL": "base",
-            "SFT_OUT_LORA_DIR": str(tmp_path / "out"),
-            "SFT_STRICT": 1,
-            **keys,
-        }
-        (folder / "stage1.env").write_text("".join(f"{key}='{value}'\n" for key, value in values.items()))
-        return load_stage(folder, 1, environ={})
-
-    return make
-
-
-@pytest.fixture
-def data_file(tmp_path: Path) -> Callable[..., str]:
-    """data_file(["answer", …]): a file of conversations with these answers, labelled by index."""
-
-    def make(answers: Sequence[str], name: str = "rows.jsonl", **fields: str) -> str:
-        rows = [
-            {"prompt": f"question {i}", "completion": answer, **fields} for i, answer in enumerate(answers)
-        ]
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return str(path)
-
-    return make
 
 
 def test_rows_ledger_and_records_of_a_run(
@@ -75,40 +40,6 @@ def test_rows_ledger_and_records_of_a_run(
     assert label.encoded == per_source[0]
     assert not ledger.estimated
     assert json.loads(json.dumps(ledger.to_json()))["encoded"]["rows"] == 27
-
-
-def test_what_is_dropped_is_counted_and_said(
-    stage: MakeSettings, data_file: Callable[..., str], chat: ChatFormat
-) -> None:
-    answers = ["fine", "Output:", "long " * 100, "fine too"]
-    settings = stage(SFT_DATASET_ID=data_file(answers), SFT_VAL_RATIO=0, SFT_MAX_SEQ_LEN=60)
-    prepared = prepare_rows(settings, chat)
-    count = prepared.ledger.encoded
-    assert count is not None
-    assert (count.rows, count.too_long, count.nothing_supervised) == (2, 1, 1)
-    assert len(prepared.train) == 2
-    assert sum("were dropped" in notice for notice in prepared.notices) == 2
-
-
-@pytest.mark.parametrize(
-    ("answer", "keys", "remedy"),
-    [
-        ("long " * 100, {"SFT_MAX_SEQ_LEN": 60}, "raise SFT_MAX_SEQ_LEN"),
-        ("thinking Output:", {}, "check SFT_OUTPUT_MARKERS and SFT_MASK_COT"),
-    ],
-)
-def test_when_nothing_is_left_counts_and_remedy_are_given(
-    stage: MakeSettings,
-    data_file: Callable[..., str],
-    chat: ChatFormat,
-    answer: str,
-    keys: dict[str, Any],
-    remedy: str,
-) -> None:
-    settings = stage(SFT_DATASET_ID=data_file([answer] * 3), **keys)
-    for attempt in (prepare_rows, plan_rows):
-        with pytest.raises(InputError, match=f"0 of 2 draws left[\\s\\S]*{remedy}"):
-            attempt(settings, chat)
 
 
 def test_problems_of_all_data_sets_are_raised_together(

@@ -105,7 +105,16 @@ def test_without_earlier_stages_nothing_is_replayed_and_that_is_said(curriculum:
     curriculum.stage(1, SFT_REPLAY=0.5)
     prepared = curriculum.prepared(curriculum.surveyed(1))
     assert prepared.ledger.replayed == 0
-    assert "[WARNING] SFT_REPLAY=0.5: no earlier stage to draw from" in prepared.notices
+    assert any("SFT_REPLAY=0.5: no earlier stage to draw from" in notice for notice in prepared.notices)
+
+
+def test_in_a_mix_of_tokens_replay_is_counted_in_tokens_too(curriculum: Any) -> None:
+    ledger = curriculum.prepared(two_stages(curriculum, SFT_MIX_UNIT="tokens")).ledger
+    replayed = next(line for line in ledger.sources if line.replay_of == 1)
+    assert replayed.encoded
+    assert replayed.drawn == replayed.encoded.rows > 0
+    assert replayed.realised == replayed.encoded.tokens
+    assert replayed.requested == pytest.approx(replayed.encoded.tokens, rel=0.5 / replayed.drawn)
 
 
 def test_a_key_that_came_after_a_stage_was_trained_does_not_make_it_stale(curriculum: Any) -> None:

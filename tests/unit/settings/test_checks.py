@@ -37,6 +37,7 @@ Refused = Callable[..., tuple[Problem, ...]]
         ),
         ("SFT_PACKING=1\nSFT_GROUP_BY_LENGTH=1\n", "SFT_GROUP_BY_LENGTH", "SFT_PACKING=0"),
         ("SFT_PACKING=1\nSFT_ORDER=length\n", "SFT_ORDER", "SFT_PACKING=0"),
+        ("SFT_DATASET_STREAMING=1\nSFT_CACHE_DIR=off\n", "SFT_DATASET_STREAMING", "name a folder"),
         ("SFT_GROUP_BY_LENGTH=1\nSFT_ORDER=length\n", "SFT_GROUP_BY_LENGTH", "SFT_ORDER=shuffled"),
     ],
 )

@@ -17,7 +17,8 @@ from lib.data.mixing.upsampling import multiplier_of
 from lib.data.order.draws import even_draws_of_size
 from lib.data.order.order import TrainingOrder
 from lib.data.order.schedule import Schedule
-from lib.data.reading.rows import SourceRows, to_example
+from lib.data.reading.rows import to_example
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings.errors import InputError
 from lib.settings.json_values import WHOLE_MIX
 

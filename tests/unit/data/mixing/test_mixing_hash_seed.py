@@ -12,7 +12,8 @@ from lib.data.mixing.amounts import Algebra
 from lib.data.mixing.mixture import plan_mixture
 from lib.data.mixing.negatives import NegativeRule
 from lib.data.mixing.replay import ReplayPool, ReplaySource
-from lib.data.reading.rows import SourceRows, to_example
+from lib.data.reading.rows import to_example
+from lib.data.reading.usable_rows import SourceRows
 
 chance = random.Random(7)
 for trial in range(30):

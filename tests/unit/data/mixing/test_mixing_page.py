@@ -14,7 +14,8 @@ from lib.data.mixing.negatives import NegativeRule
 from lib.data.mixing.replay import ReplayPool, ReplaySource, replay_rows
 from lib.data.order.order import PACING, TrainingOrder
 from lib.data.order.schedule import Schedule
-from lib.data.reading.rows import SourceRows, to_example
+from lib.data.reading.rows import to_example
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings import InputError, load_stage
 
 PAGE = Path(__file__).parents[4] / "docs/mixing.md"

@@ -11,7 +11,8 @@ from lib.data.mixing.amounts import largest_remainder
 from lib.data.mixing.mixture import Mixture, plan_mixture
 from lib.data.mixing.upsampling import upsample
 from lib.data.order.draws import even_counts
-from lib.data.reading.rows import SourceRows, to_example
+from lib.data.reading.rows import to_example
+from lib.data.reading.usable_rows import SourceRows
 from lib.settings.errors import InputError
 
 MakeRows = Callable[..., SourceRows]

@@ -7,7 +7,8 @@ import pytest
 from lib.data.mixing.mixture import plan_mixture
 from lib.data.mixing.negatives import NegativeRule, scaled_parts
 from lib.data.reading.extraction_record import answer_is_negative
-from lib.data.reading.rows import SourceRows, to_example
+from lib.data.reading.rows import to_example
+from lib.data.reading.usable_rows import SourceRows
 from lib.evaluation.extraction import judge
 from lib.settings.errors import InputError
 from lib.settings.json_values import WHOLE_MIX

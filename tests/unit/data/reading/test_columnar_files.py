@@ -10,8 +10,8 @@ import pytest
 from lib.data.reading import columnar_files
 from lib.data.reading.broken_rows import BrokenRow
 from lib.data.reading.data_files import read_file
-from lib.data.reading.rows import read_examples
 from lib.data.reading.sources import Source
+from lib.data.reading.usable_rows import read_examples
 from lib.settings.errors import InputError
 
 ROWS = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(40)]

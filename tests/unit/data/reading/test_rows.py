@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from lib.data.reading.labels import Label
-from lib.data.reading.rows import Message, RowError, content_key, read_examples, to_example
+from lib.data.reading.rows import Message, RowError, content_key, to_example
 from lib.data.reading.sources import Source
+from lib.data.reading.usable_rows import read_examples
 from lib.settings.errors import InputError
 
 USER, ANSWER = Message("user", "q"), Message("assistant", "a")

@@ -20,8 +20,8 @@ from lib.data.chat.chat_format import ChatFormat
 from lib.data.keeping import keeper
 from lib.data.prepare import plan_rows, prepare_rows
 from lib.data.reading import sources
-from lib.data.reading.rows import read_examples
 from lib.data.reading.sources import NormalizedRows, Source, load_source
+from lib.data.reading.usable_rows import read_examples
 from lib.data.stored import chunks, encode, examples
 from lib.data.stored.folder import WHOLE, StoreFolder, prune
 from lib.data.stored.workers import Task, run_tasks
@@ -151,7 +151,7 @@ import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from lib.data.reading import sources
-from lib.data.reading.rows import read_examples
+from lib.data.reading.usable_rows import read_examples
 from lib.data.reading.sources import NormalizedRows, Source, load_source
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.keeping import keeper

@@ -9,8 +9,8 @@ import datasets
 import pytest
 
 from lib.data.keeping import keeper
-from lib.data.reading.rows import read_examples
 from lib.data.reading.sources import NormalizedRows, Source, load_source
+from lib.data.reading.usable_rows import read_examples
 from lib.data.stored import chunks, streams
 from lib.settings import InputError, StageSettings, load_stage
 
