@@ -179,7 +179,8 @@ class TrainingSettings:
         "stop",
         choice("stop", "skip"),
         meaning="A step whose loss or gradient is not a number, infinite or exactly 0. stop: the run ends "
-        "before that step changes the weights; skip: the step is left out. Its rows are in bad_batches.jsonl",
+        "before that step changes the weights; skip: the step is left out. Its rows are in bad_batches.jsonl."
+        " An evaluation whose loss is not a number or infinite: likewise; left out, it is never the best",
     )
     on_spike: Literal["warn", "skip", "stop", "off"] = key(
         "SFT_ON_SPIKE",
