@@ -208,7 +208,8 @@ class TrainingSettings:
         "SFT_ON_STALL",
         "continue",
         choice("continue", "stop"),
-        meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1",
+        meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1, "
+        "a compiler's silence only after ten times the limit",
     )
     ddp_timeout: int = key(
         "SFT_DDP_TIMEOUT",

@@ -32,8 +32,9 @@ def settings(stage: Callable[..., StageSettings]) -> StageSettings:
 def test_a_stall_is_said_with_its_stacks_and_then_that_it_moves(settings: StageSettings, capfd: Any) -> None:
     with watching(Watch.of(settings, ALONE)), phase("load"):
         time.sleep(LIMIT + 1.2)
-        beat()
-        time.sleep(0.1)
+        for _ in range(10):  # on a busy machine the watchdog looks later
+            beat()
+            time.sleep(0.05)
     said = capfd.readouterr().err.splitlines()
     stalls = settings.stage_dir / "stalls.txt"
     assert said[0] == "[WARNING] nothing has moved for 0 s in: load"
@@ -102,6 +103,28 @@ def test_c_code_that_keeps_pythons_lock(
     )
     assert (done.returncode, done.stdout) == (code, out)
     assert 'File "<string>", line 12 in <module>' in (settings.stage_dir / "stalls.txt").read_text()
+
+
+COMPILES = """
+import os, subprocess
+os.symlink("/bin/sleep", "cc1plus")
+with watching(Watch(Path("."), 0.2, stops=True)), phase("compile"):
+    subprocess.run(["./cc1plus", "{seconds}"])
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(("seconds", "code", "out"), [(1, 0, "went on\n"), (100, 1, "")])
+def test_a_compiler_may_be_silent_for_longer(seconds: int, code: int, out: str, tmp_path: Path) -> None:
+    imports = HELD.partition("keys =")[0].format(root=str(ROOT))
+    script = imports + COMPILES.format(seconds=seconds)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, out), done.stderr
+    assert done.stderr.startswith(
+        "[WARNING] nothing has moved for 0 s in: compile\n    compiling (cc1plus ru"
+    )
+    assert ("[ERROR] nothing has moved for " in done.stderr) == bool(code)
 
 
 def test_a_stall_can_end_the_run(settings: StageSettings, tmp_path: Path) -> None:
