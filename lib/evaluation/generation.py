@@ -126,12 +126,13 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-def token_loss(
+def row_losses(
     model: PreTrainedModel,
     rows: Sequence[tuple[list[int], list[int]]],
     processes: Processes | None = None,
-) -> float:
-    """Mean loss per supervised token over `rows` of (input_ids, targets; -100 carries no loss), in nats.
+) -> list[tuple[float, int]]:
+    """(summed loss in nats, supervised tokens) of each of `rows` of (input_ids, targets; -100 carries no
+    loss), in their order.
 
     One row at a time: exact, whatever the batch size.
     """
@@ -141,10 +142,14 @@ def token_loss(
     with evaluating(model):
         loss = LabelledLoss(model)
         losses = [(i, *_summed_loss(loss, *rows[i])) for i in range(rank, len(rows), world)]
-    # Summed in the order of the rows, so that the number of processes does not show.
-    losses = sorted(processes.gather(losses) if processes else losses)
-    count = sum(tokens for _, _, tokens in losses)
-    return sum(loss for _, loss, _ in losses) / count if count else float("nan")
+    return [(loss, tokens) for _, loss, tokens in sorted(processes.gather(losses) if processes else losses)]
+
+
+def token_loss(losses: Sequence[tuple[float, int]]) -> float | None:
+    """Mean loss per supervised token; None where there is none. Summed in the order of the rows, so that the
+    number of processes does not show."""
+    count = sum(tokens for _, tokens in losses)
+    return sum(loss for loss, _ in losses) / count if count else None
 
 
 def _summed_loss(loss: LabelledLoss, input_ids: list[int], targets: list[int]) -> tuple[float, int]:

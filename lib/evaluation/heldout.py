@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.evaluation.decoding import end_tokens
 from lib.evaluation.evaluation_set import EvaluationSet
-from lib.evaluation.generation import GenerationLimits, generate_answers, token_loss
+from lib.evaluation.generation import GenerationLimits, generate_answers, row_losses, token_loss
 from lib.evaluation.kept import kept_result
 from lib.evaluation.scores import sample_table, score
 from lib.files import write_json
 from lib.heartbeat import phase
+from lib.training.numerics.unmeasured import Unmeasured
+from lib.training.processes.together import ended_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,6 +34,7 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]
     samples: list[dict[str, Any]] = field(repr=False)
     seconds: float
+    notices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What the stage record keeps; the samples are too many for it."""
@@ -59,6 +62,7 @@ class Evaluator:
         self.tokenizer = tokenizer
         self.chat = chat
         self.options = settings.evaluation
+        self.on_nan = settings.training.on_nan
         self.folder = settings.stage_dir
         self.processes = processes
 
@@ -68,7 +72,8 @@ class Evaluator:
         if not rows.examples:
             return NOTHING
         encoded = rows.encoded(self.chat)
-        loss = token_loss(model, [(row.input_ids, row.targets()) for row in encoded], self.processes)
+        losses = row_losses(model, [(row.input_ids, row.targets()) for row in encoded], self.processes)
+        loss, notices = self._judged(rows.stage, losses, [row.row_id for row in encoded])
         limits = GenerationLimits(
             end_token_ids=end_tokens(self.chat, model),
             batch_size=self.options.batch_size,
@@ -79,11 +84,31 @@ class Evaluator:
         answered = generate_answers(model, self.tokenizer, rows.questions(self.chat), limits, self.processes)
         scores = score(answered.answers, rows.task, rows.markers, rows.style)
         return Evaluation(
-            {"heldout_loss": loss, **scores.metrics},
+            {**loss, **scores.metrics},
             scores.intervals,
             sample_table(answered.answers, scores),
             answered.seconds,
+            notices,
         )
+
+    def _judged(
+        self, stage: int, losses: Sequence[tuple[float, int]], names: Sequence[str]
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
+        """The metric, and what is to be said of one that is no number. Under SFT_ON_NAN=stop all processes
+        raise together, to end the run."""
+        mean = token_loss(losses)
+        if mean is None:
+            return {}, ()
+        of_rows = [(name, loss) for name, (loss, _) in zip(names, losses, strict=True)]
+        wrong = Unmeasured.of(f"evaluation set of stage {stage}", "heldout_loss", mean, of_rows)
+        if wrong is None:
+            return {"heldout_loss": mean}, ()
+        main = self.processes is None or self.processes.is_main
+        if self.on_nan == "stop":
+            raise ended_together(wrong.problem(), main=main)
+        if main:
+            print(wrong.line, flush=True)
+        return {}, (wrong.line,)
 
     def before(self, model: PreTrainedModel, rows: EvaluationSet) -> Evaluation:
         """The same before training, where SFT_GEN_EVAL_BEFORE asks for it: a new adapter changes nothing
@@ -99,6 +124,7 @@ class Evaluator:
         main = self.processes is None or self.processes.is_main
         found = kept_result(self.folder, key, lambda: asdict(self(model, rows)), writes=main)
         found["intervals"] = {name: (low, high) for name, (low, high) in found["intervals"].items()}
+        found["notices"] = tuple(found.get("notices", ()))
         return Evaluation(**found)
 
     def while_training(self, rows: EvaluationSet) -> Callable[[PreTrainedModel, int, int], dict[str, float]]:

@@ -19,13 +19,12 @@ def kept_result(
 ) -> dict[str, Any]:
     """What `evaluate` gave for the same `key` (plain data: everything that decides it), then or now. Only one
     process `writes`, but all look: they evaluate together."""
-    text = json.dumps(key, sort_keys=True, default=str)
-    path = folder / f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path = folder / f"{PREFIX}{_digest(key)[:16]}.json"
     found = _read(path)
     if found is None:
         found = evaluate()
         if writes:
-            write_json(path, found)
+            write_json(path, {"result": found, "checksum": _digest(found)})
     return found
 
 
@@ -34,9 +33,16 @@ def forget_results(folder: Path) -> None:
         path.unlink()
 
 
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _read(path: Path) -> dict[str, Any] | None:
+    """None where there is none, or it is not as it was written: then it is evaluated again."""
     try:
         content = read_json(path)
-    except (OSError, ValueError):
+        found: dict[str, Any] = content["result"]
+        return found if content["checksum"] == _digest(found) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return content if isinstance(content, dict) else None

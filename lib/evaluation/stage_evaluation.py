@@ -64,6 +64,11 @@ class StageEvaluation:
             "retention": [entry.to_json() for entry in self.retained],
         }
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        evaluations = (self.before, self.after, *(entry.evaluation for entry in self.retained))
+        return tuple(dict.fromkeys(notice for each in evaluations for notice in each.notices))
+
     def samples(self) -> dict[str, Any]:
         """For the metrics file: every answer, with what its scores were computed from."""
         return {

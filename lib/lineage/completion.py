@@ -118,6 +118,7 @@ def make_record(
             *base.notices,
             *census.notices,
             *fitted.notices,
+            *evaluation.notices,
         ],
         mlflow_run_id=run_id,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import threading
 import time
@@ -39,11 +40,12 @@ class Told:
                 self.new_params(entry["values"])
 
     def new_metrics(self, values: Mapping[str, Any], step: int) -> dict[str, float]:
-        """The numbers among `values` that were not told at this step; now they are."""
+        """The numbers among `values` that were not told at this step; now they are. What is not finite is no
+        point of a curve: who measured it has named it."""
         new = {
             name: float(value)
             for name, value in values.items()
-            if isinstance(value, int | float) and (name, step) not in self._metrics
+            if isinstance(value, int | float) and math.isfinite(value) and (name, step) not in self._metrics
         }
         self._metrics |= {(name, step) for name in new}
         return new

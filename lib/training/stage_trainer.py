@@ -4,6 +4,7 @@ evaluations also generate answers and never change what is trained."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite, nan
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from lib.data.order.order import TrainingOrder
 from lib.training.loss import LabelledLoss, TokenLosses
 from lib.training.numerics.numbers_guard import NumbersGuard
+from lib.training.numerics.unmeasured import EVALUATED
 from lib.training.order_sampler import OrderSampler
 from lib.training.random_state import untouched_random_state
 from lib.training.resumable import ResumableTrainer
@@ -52,6 +54,8 @@ class StageTrainer(ResumableTrainer):
         self.labelled_loss = LabelledLoss(self.model)
         self.labelled_loss.through_forward()
         self._clear_sums()
+        self._row_losses: list[torch.Tensor] = []
+        """Summed over the tokens of each row of the evaluation that runs."""
 
     def _clear_sums(self) -> None:
         """Of training since the last log, or of this evaluation: summed loss, labelled tokens, correct ones;
@@ -94,7 +98,9 @@ class StageTrainer(ResumableTrainer):
             self._sums[3] += inputs["input_ids"].numel() if mask is None else mask.sum()
         else:
             # Rows that only fill up the last batch of the processes are left out.
-            self._sums[:3] += self.accelerator.gather_for_metrics(by_row).sum(0)
+            gathered = self.accelerator.gather_for_metrics(by_row)
+            self._sums[:3] += gathered.sum(0)
+            self._row_losses.append(gathered[:, 0])
 
     def _token_metrics(self) -> dict[str, float]:
         """Of all processes since the last call; nothing where no token was trained on."""
@@ -129,31 +135,46 @@ class StageTrainer(ResumableTrainer):
         scores join the loop's own metrics, so that the log, early stopping and the choice of the best
         checkpoint see them."""
         training, self._sums = self._sums, torch.zeros_like(self._sums)
+        self._row_losses.clear()
         output = super().evaluation_loop(*args, **options)
         (loss, labelled, correct, _), self._sums = self._sums.tolist(), training
         if labelled:
             output.metrics["eval_loss"] = loss / labelled
             output.metrics["eval_mean_token_accuracy"] = correct / labelled
+            self.guard.evaluated(loss / labelled, lambda: torch.cat(self._row_losses).tolist())
         if self.generation:
             model = self.accelerator.unwrap_model(self.model)
-            earlier = sum("eval_loss" in entry for entry in self.state.log_history)
+            earlier = sum(EVALUATED in entry for entry in self.state.log_history)
             output.metrics.update(self.generation(model, self.state.global_step, earlier + 1))
-        best = self.args.metric_for_best_model or ""
-        if best in output.metrics:
-            # transformers looks for the metric under the prefix of its own evaluation.
-            output.metrics[f"eval_{best.removeprefix('eval_')}"] = output.metrics[best]
+        self._name_best_metric(output.metrics)
         return output
+
+    def _name_best_metric(self, metrics: dict[str, float]) -> None:
+        """transformers looks for the metric under the prefix of its own evaluation, and ends where there is
+        none: precision, say, of a model that has not called anything positive."""
+        best = self.args.metric_for_best_model
+        if not best:
+            return
+        if best not in metrics:
+            self.guard.numbers.unmeasured(self.state.global_step, f"{best} says nothing of these answers")
+        metrics[f"eval_{best.removeprefix('eval_')}"] = metrics.get(best, nan)
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """The log has each metric once, under its own name; while training with the tokens so far and the
         share of labels that were the most likely token."""
         if "loss" in logs or "train_loss" in logs:
             logs = {**self.guard.numbers.fair(logs), **self._token_metrics()}
-        twice = {f"eval_{name}" for name in logs if name.startswith(GENERATED)}
-        super().log({name: value for name, value in logs.items() if name not in twice}, *args, **options)
+        left_out = {f"eval_{name}" for name in logs if name.startswith(GENERATED)}
+        # What is no number was named where it was found: it is no point of a curve.
+        left_out |= {name for name, value in logs.items() if isinstance(value, float) and not isfinite(value)}
+        super().log({name: value for name, value in logs.items() if name not in left_out}, *args, **options)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """A new best is saved at once: what was not saved cannot be gone back to."""
+        """A new best is saved at once: what was not saved cannot be gone back to. What is no number is never
+        the best, and no measure for the next one."""
+        best = self.args.metric_for_best_model
+        if best and not isfinite(metrics[f"eval_{best.removeprefix('eval_')}"]):
+            return False
         is_best: bool = super()._determine_best_metric(metrics, trial)
         if is_best and self.args.load_best_model_at_end:
             self.control.should_save = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lib.heartbeat import HEART, phase
 from lib.settings import StageSettings
 from lib.training.checkpoints.checkpoints import Checkpoints
+from lib.training.numerics.unmeasured import EVALUATED
 from lib.training.phase_times import rounded
 from lib.training.sizing.peak_memory import peak_memory_bytes
 
@@ -120,6 +122,7 @@ def build_trainer(
     from lib.training.row_tables import training_dataset, validation_dataset
     from lib.training.stage_trainer import StageTrainer
 
+    bad_batches = BadBatches(settings.stage_dir / BAD_BATCHES, data, validation)
     trainer = StageTrainer(
         model=model,
         args=processes.arguments,
@@ -127,7 +130,7 @@ def build_trainer(
         eval_dataset=validation_dataset(validation) if validation else None,
         data_collator=form.collator(tokenizer),
         order=data.order,
-        guard=NumbersGuard(Numbers(settings.training), BadBatches(settings.stage_dir / BAD_BATCHES, data)),
+        guard=NumbersGuard(Numbers(settings.training), bad_batches),
         generation=generation,
         checkpoints=checkpoints or Checkpoints(settings.stage_dir, {}),
         limit=settings.training.save_total_limit,
@@ -169,9 +172,9 @@ def _let_go(trainer: StageTrainer) -> None:
 def _final_eval(trainer: StageTrainer) -> dict[str, float]:
     """Validation metrics of the weights that are kept; evaluated once more only if they never were."""
     kept = _kept_step(trainer)
-    entries = [e for e in trainer.state.log_history if "eval_loss" in e and e["step"] == kept]
+    entries = [e for e in trainer.state.log_history if EVALUATED in e and e["step"] == kept]
     metrics = entries[-1] if entries else trainer.evaluate()
-    return {name: value for name, value in metrics.items() if isinstance(value, float)}
+    return {n: v for n, v in metrics.items() if isinstance(v, float) and math.isfinite(v)}
 
 
 def _kept_step(trainer: StageTrainer) -> int:

@@ -102,6 +102,40 @@ def test_the_run_stops_names_the_rows_and_keeps_its_secrets(
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_is_no_number_stops_the_run_or_is_named(
+    tmp_path: Path, broken_base: Path, new_curriculum: MakeCurriculum
+) -> None:
+    """The broken row is one of the validation rows, whatever else is in the data."""
+    curriculum = make(tmp_path / "c", broken_base, new_curriculum)
+    curriculum.set(1, SFT_VAL_RATIO=0.2, SFT_GEN_EVAL_SAMPLES=4, SFT_MAX_STEPS=4)
+    result = curriculum.command("--stage", 1)
+    assert result.returncode == 1
+    assert "evaluation at step 2: the eval_loss is not a number" in result.stderr
+    assert f"rows general.jsonl#{BROKEN_ROW} (all in " in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    curriculum.train(1, "--set", "SFT_ON_NAN=skip")
+    found = bad_batches(curriculum)
+    assert [(entry["step"], entry["done"]) for entry in found] == [(2, "left out"), (4, "left out")]
+    assert {row["row"] for entry in found for row in entry["evaluation"]} == {f"general.jsonl#{BROKEN_ROW}"}
+    record = curriculum.record(1)
+    said = "evaluations without a score, which is never the best: 2, "
+    assert any(said in notice for notice in record["notices"])
+    assert any("the heldout_loss is not a number" in notice for notice in record["notices"])
+    assert said in (curriculum.stage_dir(1) / "report.html").read_text(encoding="utf-8")
+    assert (record["training"]["best_step"], record["training"]["best_metric"]) == (None, None)
+    for path in curriculum.folder.rglob("*.json*"):
+        for line in path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [""]:
+            json.loads(line or path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+    _, (skipped, stopped) = runs_of(curriculum)
+    assert "eval_loss" not in skipped.data.metrics | stopped.data.metrics
+    assert skipped.data.metrics["loss"] > 0
+
+
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.slow
 @needs_compiler
 def test_one_process_two_plain_ones_and_two_sharded_ones_leave_out_the_same(
     tmp_path: Path, broken_base: Path, new_curriculum: MakeCurriculum

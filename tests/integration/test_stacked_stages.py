@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lib.data.chat.chat_format import ChatFormat
 from lib.evaluation.evaluation_set import read_evaluation_set
-from lib.evaluation.generation import token_loss
+from lib.evaluation.generation import row_losses, token_loss
 
 STACK = ("--set", "SFT_MERGE_MODE=stack")
 MakeCurriculum = Callable[[Path], Curriculum]
@@ -96,7 +96,7 @@ def test_plain_peft_loads_every_adapter_and_evaluation_saw_what_it_says(
     rows, chat = read_evaluation_set(stacked.stage_dir(stage)), ChatFormat.load(stacked.stage_dir(stage))
     assert rows is not None
     assert chat is not None
-    loss = token_loss(model, [(row.input_ids, row.targets()) for row in rows.encoded(chat)])
+    loss = token_loss(row_losses(model, [(row.input_ids, row.targets()) for row in rows.encoded(chat)]))
     recorded = stacked.record(stage)["evaluation"]["after"]["metrics"]["heldout_loss"]
     assert loss == pytest.approx(recorded, abs=1e-4)
     card = (stacked.stage_dir(stage) / "README.md").read_text()

@@ -28,6 +28,7 @@ def _fingerprint(path: Path, split: str) -> str:
     if part is None:
         return ""
     try:
-        return fingerprint(files_of_split(path, part.name) if path.is_dir() else [path])
+        files = files_of_split(path, part.name) if path.is_dir() else [path]
+        return fingerprint(files) if all(file.is_file() for file in files) else ""  # a pipe may never end
     except (InputError, OSError):
         return ""

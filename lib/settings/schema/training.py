@@ -179,7 +179,8 @@ class TrainingSettings:
         "stop",
         choice("stop", "skip"),
         meaning="A step whose loss or gradient is not a number, infinite or exactly 0. stop: the run ends "
-        "before that step changes the weights; skip: the step is left out. Its rows are in bad_batches.jsonl",
+        "before that step changes the weights; skip: the step is left out. Its rows are in bad_batches.jsonl."
+        " An evaluation whose loss is not a number or infinite: likewise; left out, it is never the best",
     )
     on_spike: Literal["warn", "skip", "stop", "off"] = key(
         "SFT_ON_SPIKE",
@@ -207,7 +208,8 @@ class TrainingSettings:
         "SFT_ON_STALL",
         "continue",
         choice("continue", "stop"),
-        meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1",
+        meaning="What comes then. continue: said, and again at twice the time; stop: the run ends with 1, "
+        "a compiler's silence only after ten times the limit",
     )
     ddp_timeout: int = key(
         "SFT_DDP_TIMEOUT",

@@ -1,5 +1,5 @@
-"""`bad_batches.jsonl` in a stage's folder: the steps whose numbers went wrong, each with its rows. Rank 0
-writes it."""
+"""`bad_batches.jsonl` in a stage's folder: the steps and evaluations whose numbers went wrong, each with its
+rows. Rank 0 writes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lib.files import write_text
 if TYPE_CHECKING:
     from lib.data.chat.encoded import EncodedRow
     from lib.data.prepare import PreparedData
-    from lib.training.numerics.numbers import Verdict
+    from lib.training.numerics.numbers import Action, Verdict
+    from lib.training.numerics.unmeasured import RowLoss, Unmeasured
 
 BAD_BATCHES = "bad_batches.jsonl"
 DONE = {"stop": "stopped", "skip": "left out", "train": "trained on"}
@@ -25,9 +26,10 @@ PassLosses = Sequence[tuple[float, int]]
 class BadBatches:
     """Looks up and writes down what a step was on."""
 
-    def __init__(self, path: Path, data: PreparedData) -> None:
+    def __init__(self, path: Path, data: PreparedData, validation: Sequence[EncodedRow] = ()) -> None:
         self.path = path
         self._data = data
+        self._validation = validation
 
     def forget_after(self, step: int) -> None:
         """Lines of steps that an earlier run took and that will be taken again."""
@@ -53,11 +55,27 @@ class BadBatches:
             "grad_norm": _json_number(norm),
             "passes": passes,
         }
+        self._write(entry)
+        worst = sorted(passes, key=lambda found: _height(found["loss"]), reverse=True)
+        return list(dict.fromkeys(row["row"] for found in worst for row in found["rows"]))
+
+    def row_losses(self, losses: Sequence[float]) -> list[RowLoss]:
+        """Those of the validation rows, in their order, with the ids."""
+        return [(row.row_id, loss) for row, loss in zip(self._validation, losses, strict=True)]
+
+    def add_evaluation(self, step: int, wrong: Unmeasured, action: Action, losses: Sequence[float]) -> None:
+        """One line with the rows that spoilt the evaluation at this step, each with its own loss."""
+        rows = [
+            {**_described(row), "loss": _json_number(loss)}
+            for row, loss in zip(self._validation, losses, strict=True)
+            if not math.isfinite(loss)
+        ]
+        self._write({"step": step, "reason": wrong.reason, "done": DONE[action], "evaluation": rows})
+
+    def _write(self, entry: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        worst = sorted(passes, key=lambda found: _height(found["loss"]), reverse=True)
-        return list(dict.fromkeys(row["row"] for found in worst for row in found["rows"]))
 
     def _passes(self, step: int, losses: Sequence[PassLosses]) -> list[dict[str, Any]]:
         """`loss` is the mean over the labelled tokens of the pass."""

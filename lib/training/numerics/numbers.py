@@ -4,12 +4,13 @@ gradient. Free of torch."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
 from lib.settings import TrainingSettings
+from lib.training.numerics.unmeasured import not_finite
 
 Action = Literal["stop", "skip", "train"]
 
@@ -51,7 +52,7 @@ class Numbers:
         self.memory: dict[str, Any] = {"losses": [], "norms": [], "in_a_row": 0, "bad": []}
         """Plain JSON, kept in checkpoints: a run that was interrupted goes on judging as it did. The counts
         are of steps and of those left out, since the last log and in all."""
-        self.memory |= {"since_log": [0, 0], "in_all": [0, 0]}
+        self.memory |= {"since_log": [0, 0], "in_all": [0, 0], "unmeasured": []}
 
     def judge(self, step: int, loss: float, norm: float | None) -> Verdict | None:
         """None where all is well. `norm` is None where nobody knows it."""
@@ -67,6 +68,10 @@ class Numbers:
         if verdict:
             self.memory["bad"].append({"step": step, "reason": verdict.reason, "action": verdict.action})
         return verdict
+
+    def unmeasured(self, step: int, reason: str) -> None:
+        """An evaluation at this step did not give a score."""
+        self.memory.setdefault("unmeasured", []).append({"step": step, "reason": reason})
 
     def fair(self, logs: dict[str, float]) -> dict[str, float]:
         """The means of a log over the steps that were done, where the trainer has divided by all of them.
@@ -89,10 +94,8 @@ class Numbers:
         for name, value in (("loss", loss), ("gradient", norm)):
             if value is None:
                 continue
-            if not math.isfinite(value):
-                return Verdict(
-                    f"the {name} is {'infinite' if math.isinf(value) else 'not a number'}", self.on_nan
-                )
+            if reason := not_finite(name, value):
+                return Verdict(reason, self.on_nan)
             if value == 0:
                 return Verdict(f"the {name} is exactly 0: nothing is learned", self.on_nan)
         return None
@@ -129,15 +132,23 @@ def spike_limit(known: Sequence[float], deviations: float, least_spread: float) 
     return middle + deviations * max(spread, LEAST_SPREAD * middle, least_spread)
 
 
-def notices(bad: Sequence[dict[str, Any]], steps: int, file: str) -> tuple[str, ...]:
-    """What the record and the report say of the steps that went wrong."""
+def notices(memory: Mapping[str, Any], steps: int, file: str) -> tuple[str, ...]:
+    """What the record and the report say of the steps and evaluations that went wrong."""
     lines = []
     for action, done in (("skip", "left out"), ("train", "trained on")):
-        found = [entry for entry in bad if entry["action"] == action]
+        found = [entry for entry in memory["bad"] if entry["action"] == action]
         if found:
-            first = "; ".join(f"step {entry['step']}: {entry['reason']}" for entry in found[:3])
-            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
             lines.append(
-                f"[WARNING] {len(found)} of {steps} steps were {done}: {first}{more} (rows in {file})"
+                f"[WARNING] {len(found)} of {steps} steps were {done}: {_listed(found)} (rows in {file})"
             )
+    if unmeasured := memory.get("unmeasured"):
+        lines.append(
+            f"[WARNING] evaluations without a score, which is never the best: {len(unmeasured)}, "
+            f"{_listed(unmeasured)} (rows of wrong losses in {file})"
+        )
     return tuple(lines)
+
+
+def _listed(found: Sequence[Mapping[str, Any]]) -> str:
+    first = "; ".join(f"step {entry['step']}: {entry['reason']}" for entry in found[:3])
+    return first + (f"; and {len(found) - 3} more" if len(found) > 3 else "")

@@ -1,4 +1,4 @@
-"""Looks at the numbers of every optimizer step before it changes the weights.
+"""Looks at the numbers of every optimizer step before it changes the weights, and at those of evaluations.
 
 One small tensor, loss and gradient norm, is reduced over the processes and read once a step: all of them
 decide the same. transformers' own look at every pass (`logging_nan_inf_filter`), which hides what it finds,
@@ -8,6 +8,7 @@ is off in return, so a GPU waits less often than before.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from lib.settings.errors import Problem
 from lib.training.numerics.bad_batches import BAD_BATCHES, DONE
 from lib.training.numerics.first_gradients import FirstGradients
 from lib.training.numerics.numbers import Numbers, Verdict, notices
+from lib.training.numerics.unmeasured import Unmeasured, named, not_finite
 from lib.training.numerics.zero_norm import watch_zero
 from lib.training.processes.together import ended_together
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 MEMORY = "numbers"
 """Under this name checkpoints keep the last steps' numbers, in the trainer's state."""
-SHOWN_ROWS = 4
 
 
 class NumbersGuard(TrainerCallback):
@@ -45,7 +46,7 @@ class NumbersGuard(TrainerCallback):
         trainer.add_callback(self)
 
     def notices(self, steps: int) -> tuple[str, ...]:
-        return (*self._gradient_notices, *notices(self.numbers.memory["bad"], steps, BAD_BATCHES))
+        return (*self._gradient_notices, *notices(self.numbers.memory, steps, BAD_BATCHES))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
@@ -103,6 +104,24 @@ class NumbersGuard(TrainerCallback):
         _, _, verdict = self._judge(norm)
         return verdict is not None and verdict.action != "train"
 
+    def evaluated(self, loss: float, losses: Callable[[], Sequence[float]]) -> None:
+        """Judge the loss over the validation rows; `losses` are those of the single rows, in their order.
+        Called by all processes together. Raises to end the run."""
+        if not not_finite("eval_loss", loss):
+            return
+        step, main = self._trainer.state.global_step, self._trainer.is_world_process_zero()
+        found, action = losses(), self.numbers.on_nan
+        rows = self.bad_batches.row_losses(found)
+        wrong = Unmeasured.of(f"evaluation at step {step}", "eval_loss", loss, rows)
+        assert wrong
+        if main:
+            self.bad_batches.add_evaluation(step, wrong, action, found)
+        if action == "stop":
+            raise ended_together(wrong.problem(str(self.bad_batches.path)), main=main)
+        self.numbers.unmeasured(step, wrong.reason)
+        if main:
+            print(wrong.line, flush=True)
+
     @property
     def _step(self) -> int:
         """Of the step that is being done, from 1."""
@@ -115,12 +134,12 @@ class NumbersGuard(TrainerCallback):
         main, where = self._trainer.is_world_process_zero(), ""
         if main:
             rows = self.bad_batches.add(self._step, verdict, loss, norm, losses)
-            where = f"{', '.join(rows[:SHOWN_ROWS])}{', …' if len(rows) > SHOWN_ROWS else ''}"
+            where = named(rows)
         if verdict.action == "stop":
             problem = _problem(self._step, verdict.reason, where, self.bad_batches.path)
             raise ended_together(problem, main=main)
         if main:
-            said = f"[WARNING] step {self._step}: {verdict.reason}; {DONE[verdict.action]}; rows {where}"
+            said = f"[WARNING] step {self._step}: {verdict.reason}; {DONE[verdict.action]}; {where}"
             print(said, flush=True)
 
     def _leave_out(self) -> None:
@@ -137,7 +156,7 @@ Judged = tuple[float, float | None, Verdict | None]
 def _problem(step: int, reason: str, rows: str, path: Path) -> Problem:
     return Problem(
         where=f"step {step}: {reason}",
-        value=f"rows {rows} (all in {path})",
+        value=f"{rows} (all in {path})",
         expected="finite numbers; the weights were not changed by this step, checkpoints are as they were",
         remedy="look at these rows, lower SFT_LR, or leave such steps out with SFT_ON_NAN=skip "
         "(spikes: SFT_ON_SPIKE=skip)",

@@ -43,6 +43,9 @@ STOPPED = 1.0
 come late by less."""
 TURN = 0.5
 """Of the limit: so much later each rank after the first speaks, when those before it have not."""
+COMPILER_LIMITS = 10
+"""So many limits a compiler may take before it ends a run: it says nothing while it works, and on a busy
+machine it hardly computes."""
 LONG_PHASE = 10.0
 """Seconds after which a phase is named while it lasts: whoever watches sees where it is."""
 
@@ -158,7 +161,9 @@ class Watchdog(threading.Thread):
 
     def _tell(self, silent: float, reports: Mapping[int, Report]) -> None:
         """First what is known, then the file: its disk may be what hangs."""
-        level, ends = ("ERROR", "stops") if self.stops else ("WARNING", "goes on")
+        compiles = any(report.seen.kind == "compiling" for report in reports.values())
+        stops = self.stops and not (compiles and silent < COMPILER_LIMITS * self.limit)
+        level, ends = ("ERROR", "stops") if stops else ("WARNING", "goes on")
         text = "\n".join(
             [
                 f"[{level}] nothing has moved for {readable_duration(silent)} in: {reports[self.rank].where}",
@@ -166,12 +171,12 @@ class Watchdog(threading.Thread):
                 f"    stacks: {self.files.stacks}; the run {ends} (SFT_STALL_SECONDS, SFT_ON_STALL)",
             ]
         )
-        if self.stops:
+        if stops:
             say_last(text)
         else:
             print(text, file=sys.stderr, flush=True)
         self.files.keep(text, reports.values())
-        if self.stops:
+        if stops:
             self.machines.ends_with(text)
             if self.processes > 1:
                 self.files.stop()

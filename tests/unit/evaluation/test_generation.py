@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib.evaluation.answers import Question
-from lib.evaluation.generation import GenerationLimits, choose, generate_answers, token_loss
+from lib.evaluation.generation import GenerationLimits, choose, generate_answers, row_losses, token_loss
 from lib.training.sizing.world import World
 
 NEVER = (999,)  # beyond the vocabulary: no answer ends before the limit
@@ -86,7 +86,7 @@ def test_mode_cache_setting_and_random_state_are_put_back(loaded: tuple[Any, Any
     expected = torch.rand(3)
     torch.manual_seed(11)
     generate_answers(model, tokenizer, questions(4), GenerationLimits(NEVER, 1, max_new_tokens=2))
-    token_loss(model, [([4, 5, 6], [-100, 5, 6])])
+    row_losses(model, [([4, 5, 6], [-100, 5, 6])])
     assert torch.equal(torch.rand(3), expected)
     assert model.training is training
     assert model.config.use_cache is False
@@ -98,7 +98,7 @@ def test_they_are_put_back_after_a_failure_too(loaded: tuple[Any, Any]) -> None:
     model, _ = loaded
     model.train()
     with pytest.raises(IndexError):
-        token_loss(model, [([4, 10_000], [4, 5])])
+        row_losses(model, [([4, 10_000], [4, 5])])
     assert model.training
     model.eval()
 
@@ -118,12 +118,13 @@ def test_token_loss_is_the_mean_over_supervised_tokens(loaded: tuple[Any, Any]) 
             log_probabilities = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
             losses += [-log_probabilities[i - 1, t] for i, t in enumerate(targets) if t != -100 and i > 0]
     assert len(losses) == 4
-    assert token_loss(model, rows) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    assert token_loss(row_losses(model, rows)) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
-def test_token_loss_of_nothing_is_not_a_number(loaded: tuple[Any, Any]) -> None:
+def test_there_is_no_token_loss_of_nothing(loaded: tuple[Any, Any]) -> None:
     model, _ = loaded
-    assert token_loss(model, []) != token_loss(model, [])
+    assert token_loss(row_losses(model, [])) is None
+    assert token_loss(row_losses(model, [([4, 5], [-100, -100])])) is None
 
 
 def test_choose_takes_the_same_rows_for_the_same_seed() -> None:
@@ -182,5 +183,5 @@ def test_shares_of_three_processes_make_up_the_whole(loaded: tuple[Any, Any]) ->
         ([5, 6], [5, 6]),
     ]
     others.clear()
-    losses = [token_loss(model, rows, Rank(rank, others)) for rank in range(3)]
-    assert losses[-1] == token_loss(model, rows)
+    losses = [row_losses(model, rows, Rank(rank, others)) for rank in range(3)]
+    assert losses[-1] == row_losses(model, rows)

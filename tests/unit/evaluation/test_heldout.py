@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from lib.data.chat.chat_format import ChatFormat
 from lib.data.reading.rows import Example, to_example
 from lib.evaluation.evaluation_set import evaluation_set
 from lib.evaluation.heldout import NOTHING, Evaluation, Evaluator
-from lib.settings import StageSettings, load_stage
+from lib.settings import RunError, StageSettings, load_stage
 
 
 @pytest.fixture
@@ -107,3 +108,36 @@ def test_while_training_every_second_evaluation_generates_and_leaves_its_file(
     assert "日本語" in (settings.stage_dir / files[0]).read_text()
     never = Evaluator(tokenizer, chat, stage(SFT_GEN_EVAL_EVERY=0)).while_training(rows)
     assert never(model, 10, 1) == {}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_or_is_named(
+    stage: Callable[..., StageSettings],
+    parts: tuple[Any, Any, ChatFormat],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, tokenizer, _ = parts
+    rows = [example(number) for number in range(3)]
+    embedding = model.get_input_embeddings().weight.data
+    only_of_row_1 = tokenizer.convert_tokens_to_ids("1")
+    kept = embedding[only_of_row_1].clone()
+    embedding[only_of_row_1] = math.nan
+    said = "evaluation set of stage 1: the heldout_loss is not a number"
+    try:
+        with pytest.raises(RunError, match=said):
+            evaluated(parts, rows, stage())
+        scored = evaluated(parts, rows, stage(SFT_ON_NAN="skip"))
+    finally:
+        embedding[only_of_row_1] = kept
+    assert "heldout_loss" not in scored.metrics
+    assert scored.metrics["gen_samples"] == 3
+    assert scored.notices == (f"[WARNING] {said}; left out, it is no score; rows rows#1",)
+    assert scored.notices[0] in capsys.readouterr().out
+
+
+def test_rows_without_a_token_to_score_have_no_loss(
+    stage: Callable[..., StageSettings], parts: tuple[Any, Any, ChatFormat]
+) -> None:
+    """Not even one that is no number: JSON knows none."""
+    scored = evaluated(parts, [example(0)], stage(SFT_MAX_SEQ_LEN=4))
+    assert "heldout_loss" not in scored.metrics
+    assert scored.metrics["gen_samples"] == 1

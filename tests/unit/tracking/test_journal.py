@@ -1,6 +1,7 @@
 """The file in which a run writes down what it has to tell."""
 
 import errno
+import math
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_what_was_told_is_not_told_again() -> None:
     assert told.new_metrics({"loss": 1, "note": "no number"}, 1) == {"loss": 1.0}
     assert told.new_metrics({"loss": 1, "eval_loss": 2.0}, 1) == {"eval_loss": 2.0}
     assert told.new_metrics({"loss": 1}, 2) == {"loss": 1.0}
+    assert told.new_metrics({"a": math.nan, "b": math.inf}, 2) == {}
     assert told.new_params({"a": "1"}) == {"a": "1"}
     assert told.new_params({"a": "2", "b": "1"}) == {"b": "1"}
     metrics = {"op": "metrics", "step": 3, "values": {"system/cpu": 1.0}}

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from lib.data.chat.encoded import EncodedRow
 from lib.data.order.order import TrainingOrder
 from lib.data.order.packing import rows_alone
-from lib.evaluation.generation import token_loss
+from lib.evaluation.generation import row_losses, token_loss
 from lib.settings import StageSettings
 
 # Labelled tokens of the rows: a mean over rows or micro-batches is far from the mean over tokens.
@@ -79,7 +79,7 @@ def pairs() -> list[tuple[list[int], list[int]]]:
 
 
 def test_micro_batches_weigh_by_their_tokens(make_trainer: MakeTrainer) -> None:
-    expected = token_loss(make_trainer(8, 1).model, pairs())
+    expected = token_loss(row_losses(make_trainer(8, 1).model, pairs()))
     found = []
     for size, accumulated in CUTS:
         gradients = Gradients()
@@ -99,7 +99,7 @@ def test_eval_loss_is_the_mean_over_tokens(make_trainer: MakeTrainer) -> None:
     """Batches of 3, 3 and 2 rows: their mean is another number."""
     trainer = make_trainer(8, 1)
     metrics = trainer.evaluate()
-    assert metrics["eval_loss"] == pytest.approx(token_loss(trainer.model, pairs()), rel=1e-6)
+    assert metrics["eval_loss"] == pytest.approx(token_loss(row_losses(trainer.model, pairs())), rel=1e-6)
     assert 0 <= metrics["eval_mean_token_accuracy"] < 1
 
 

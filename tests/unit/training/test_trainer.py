@@ -31,7 +31,11 @@ def trainer(log: list[dict[str, Any]], *, best: int | None, step: int, loads_bes
     )
 
 
-LOG = [{"loss": 3.0, "step": 5}, {"eval_loss": 2.0, "step": 5}, {"eval_loss": 2.5, "step": 10}]
+LOG = [
+    {"loss": 3.0, "step": 5},
+    {"eval_loss": 2.0, "eval_runtime": 1.0, "step": 5},
+    {"eval_loss": 2.5, "eval_runtime": 1.0, "step": 10},
+]
 
 
 def test_the_final_score_is_that_of_the_best_weights_when_they_are_loaded() -> None:

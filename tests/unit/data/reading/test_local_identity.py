@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def test_hub_data_sets_are_left_out_and_broken_ones_equal_nothing(data: Data, tm
     empty = tmp_path / "empty"
     empty.mkdir()
     assert local_fingerprints(data(("owner/set", "train"), (str(empty), "train"))) == {str(empty): ""}
+
+
+def test_a_pipe_which_may_never_end_is_not_read(data: Data, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    assert local_fingerprints(data((str(tmp_path / "rows.jsonl"), "train"))) == {
+        str(tmp_path / "rows.jsonl"): ""
+    }
 
 
 def test_the_home_folder_expands(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,10 +118,16 @@ def test_notices_say_how_many_and_which() -> None:
         {"step": i, "reason": "the loss is infinite", "action": "skip"} for i in range(5)
     ]
     bad.append({"step": 9, "reason": "a spike", "action": "train"})
-    left_out, trained = notices(bad, 20, "bad.jsonl")
+    unmeasured = [{"step": 4, "reason": "the eval_loss is infinite"}]
+    left_out, trained, unscored = notices({"bad": bad, "unmeasured": unmeasured}, 20, "bad.jsonl")
     assert left_out.startswith("[WARNING] 5 of 20 steps were left out: step 0: the loss is infinite; step 1")
     assert left_out.endswith("and 2 more (rows in bad.jsonl)")
     assert trained == "[WARNING] 1 of 20 steps were trained on: step 9: a spike (rows in bad.jsonl)"
+    assert unscored == (
+        "[WARNING] evaluations without a score, which is never the best: 1, "
+        "step 4: the eval_loss is infinite (rows of wrong losses in bad.jsonl)"
+    )
+    assert notices({"bad": []}, 20, "bad.jsonl") == ()  # a checkpoint from before evaluations were judged
 
 
 def test_means_over_the_steps_that_were_done(stage: MakeStage) -> None:

@@ -109,6 +109,28 @@ def test_c_code_that_keeps_pythons_lock(
     assert 'File "<string>", line 12 in <module>' in stalls.read_text()
 
 
+COMPILES = """
+import os, subprocess
+os.symlink("/bin/sleep", "cc1plus")
+with watching(Watch(Path("."), 0.2, stops=True)), phase("compile"):
+    subprocess.run(["./cc1plus", "{seconds}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize(("seconds", "code", "out"), [(1, 0, "went on\n"), (20, 1, "")])
+def test_a_compiler_may_be_silent_for_longer(seconds: int, code: int, out: str, tmp_path: Path) -> None:
+    imports = HELD.partition("keys =")[0].format(root=str(ROOT))
+    script = imports + COMPILES.format(seconds=seconds)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, out), done.stderr
+    assert re.match(
+        r"\[WARNING\] nothing has moved for \d s in: compile\n    compiling \(cc1plus ru", done.stderr
+    )
+    assert ("[ERROR] nothing has moved for " in done.stderr) == bool(code)
+
+
 def test_a_stall_can_end_the_run(settings: StageSettings, tmp_path: Path) -> None:
     script = HELD.format(root=str(ROOT), stages=str(tmp_path), action="stop", call="usleep(1)")
     script = script.replace('    print("went on")', "    import time; time.sleep(100)")
