@@ -16,10 +16,10 @@ import sys
 from lib.commands.arguments import parse_export
 from lib.commands.exporting import exporting_explained, exporting_watched
 from lib.data.chat.chat_format import ChatFormat
+from lib.exporting.export import Exported, stages_to_export
+from lib.exporting.export_card import adapter_card, merged_card
 from lib.files import write_text
 from lib.heartbeat import phase
-from lib.lineage.export import Exported, stages_to_export
-from lib.lineage.export_card import adapter_card, merged_card
 from lib.settings import InputError
 
 

@@ -39,11 +39,11 @@ from lib.commands.suggest import show_suggestion
 from lib.lineage.completion import make_record, open_stage
 from lib.lineage.curriculum import SurveyedStage, choose_stages, with_base
 from lib.lineage.gate import earlier_stages, failed_gate
-from lib.lineage.obstacles import preconditions
 from lib.lineage.resumption import full_fingerprint, run_fingerprint
 from lib.lineage.shared_stages import is_shared, survey_together
-from lib.lineage.stage_batch import with_batch
 from lib.lineage.stage_lock import hold_stage
+from lib.planning.obstacles import preconditions
+from lib.planning.stage_batch import with_batch
 from lib.preflight.check import preflight
 from lib.settings import InputError, RunError
 from lib.tracking.left import send_left

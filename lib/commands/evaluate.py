@@ -21,7 +21,7 @@ from lib.lineage.gate import earlier_stages
 from lib.lineage.replayed import replayed_stages
 from lib.lineage.resumption import run_fingerprint
 from lib.lineage.shared_stages import is_shared, survey_together
-from lib.lineage.stage_batch import with_batch
+from lib.planning.stage_batch import with_batch
 from lib.settings import list_stages
 from lib.training.machines.alone import Alone
 from lib.training.processes.launch import is_worker, prepare_environment, run_workers

@@ -17,11 +17,11 @@ from lib.data.chat.masks import EncodingRules
 from lib.data.chat.preview import preview_rows
 from lib.data.prepare import PLAN_CHARACTERS, PlannedData, plan_rows
 from lib.lineage.curriculum import SurveyedStage, survey
-from lib.lineage.plan import StagePlan, make_plan
-from lib.lineage.plan_text import print_plan
 from lib.lineage.replayed import replayed_stages
-from lib.lineage.stage_batch import with_batch
 from lib.model.base_files import base_folder
+from lib.planning.plan import StagePlan, make_plan
+from lib.planning.plan_text import print_plan
+from lib.planning.stage_batch import with_batch
 from lib.preflight.machine import memory
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import failures, warnings

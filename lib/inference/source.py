@@ -17,10 +17,10 @@ from lib.lineage.fingerprint import (
     tokenizer_fingerprint,
 )
 from lib.lineage.finished import other_than_trained, untouched_record
-from lib.lineage.packages import FOUR_BITS, missing_package
 from lib.lineage.record import StageRecord
 from lib.model.base_files import obtain_base_folder
 from lib.model.quantization import loaded_as
+from lib.planning.packages import FOUR_BITS, missing_package
 from lib.settings import InputError, ModelSettings, StageSettings, TrainingSettings, list_stages
 from lib.settings.schema.data import MARKERS
 from lib.settings.schema.model import Quantization

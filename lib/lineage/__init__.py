@@ -1,1 +1,1 @@
-"""Where a stage comes from and where it stands: records, ancestry, estimates, status. Free of torch."""
+"""Where a stage comes from and where it stands: records, ancestry, resumption, status. Free of torch."""

@@ -12,10 +12,10 @@ from lib.audit.audit import audit_rows
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import plan_rows
 from lib.lineage.curriculum import SurveyedStage, survey
-from lib.lineage.obstacles import obstacles
-from lib.lineage.plan import make_plan
 from lib.lineage.replayed import replayed_stages
-from lib.lineage.stage_batch import with_batch
+from lib.planning.obstacles import obstacles
+from lib.planning.plan import make_plan
+from lib.planning.stage_batch import with_batch
 from lib.preflight.hub import base_and_data
 from lib.preflight.machine import attention, deepspeed, disk, memory, number_type, torch_build
 from lib.preflight.store import tracking_server, tracking_store

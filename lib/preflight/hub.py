@@ -8,8 +8,8 @@ from typing import Any
 
 from lib.failures.explain import explain
 from lib.failures.two_readings import A_MODEL, SOME_ROWS, Readings, two_readings
-from lib.lineage.obstacles import obstacles
 from lib.model.base_files import base_is_here
+from lib.planning.obstacles import obstacles
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings import Problem

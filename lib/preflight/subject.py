@@ -10,9 +10,9 @@ from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import PlannedData
 from lib.failures.explain import explain
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.plan import StagePlan
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
+from lib.planning.plan import StagePlan
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError, StageSettings
 from lib.training.sizing.devices import DeviceMemory, device_memory

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lib.lineage.obstacles import obstacles
-from lib.lineage.packages import package_problems
+from lib.planning.obstacles import obstacles
+from lib.planning.packages import package_problems
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict, verdicts_of
 from lib.settings import Problem, StageSettings

@@ -13,7 +13,7 @@ import pytest
 from lib.data.mixing.mixture import Mixture
 from lib.data.prepare import plan_rows
 from lib.lineage.curriculum import survey
-from lib.lineage.obstacles import obstacles
+from lib.planning.obstacles import obstacles
 from lib.settings import InputError, StageSettings, load_stage
 
 SINGLE = "SFT_DATASET_ID=u-10bei/structured_data_with_cot_dataset_512_v2\n"

@@ -88,7 +88,7 @@ def test_a_plan_never_imports_torch(trained: Curriculum) -> None:
     imported = {
         line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line
     }
-    assert "lib.lineage.plan" in imported
+    assert "lib.planning.plan" in imported
     assert imported & {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed"} == set()
 
 

@@ -21,9 +21,9 @@ from lib.lineage.completion import finish_stage, keep_evaluation, make_record
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
 from lib.lineage.replayed import replayed_stages
-from lib.lineage.stage_batch import with_batch
 from lib.model.adapter import Census
 from lib.model.base import StageBase
+from lib.planning.stage_batch import with_batch
 from lib.settings import list_stages
 from lib.training.sizing.world import World
 from lib.training.trainer import FitResult

@@ -17,11 +17,13 @@ ROOT = Path(__file__).parents[2]
 # Each folder (and the two modules beside them) imports those to its left.
 ORDER = (
     "files", "heartbeat", "settings", "failures", "data", "importing", "model", "training",
-    "evaluation", "audit", "lineage", "report", "tracking", "preflight", "inference", "commands",
+    "evaluation", "audit", "lineage", "planning", "exporting", "report", "tracking", "preflight",
+    "inference", "commands",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "datasets", "peft", "trl", "mlflow", "deepspeed", "accelerate"}
 LIGHT_FOLDERS = (
-    "settings", "failures", "data", "importing", "audit", "lineage", "report", "preflight", "commands",
+    "settings", "failures", "data", "importing", "audit", "lineage", "planning", "exporting", "report",
+    "preflight", "commands",
 )  # fmt: skip
 JUNK_DRAWERS = ("utils", "common", "helpers", "manager", "util", "helper", "misc")
 ENTRIES = [path for path in (ROOT / name for name in ("train.py", "infer.py", "export.py")) if path.exists()]

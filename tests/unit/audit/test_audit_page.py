@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from lib.audit.refusal import MEANINGS
-from lib.lineage.audit_text import OUTCOMES
+from lib.planning.audit_text import OUTCOMES
 from lib.settings.schema.audit import CHECKS
 
 PAGE = (Path(__file__).parents[3] / "docs/audit.md").read_text(encoding="utf-8")

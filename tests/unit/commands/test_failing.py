@@ -11,7 +11,7 @@ import pytest
 
 from lib.commands import failing
 from lib.commands.failing import evaluation_explained, explained, failures_explained
-from lib.lineage.stage_batch import with_batch
+from lib.planning.stage_batch import with_batch
 from lib.settings import InputError
 from lib.training.sizing.world import World
 

@@ -13,8 +13,8 @@ import pytest
 from lib.inference.folder_source import folder_source
 from lib.inference.source import ModelSource, stage_source
 from lib.lineage.completion import finish_stage
-from lib.lineage.stage_batch import with_batch
 from lib.model.base import StageBase
+from lib.planning.stage_batch import with_batch
 from lib.settings import InputError
 from lib.training.sizing.world import World
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lib.exporting.export_card import adapter_card, merged_card
 from lib.lineage.card import model_card
 from lib.lineage.card_text import code, python_text, words, yaml_value
-from lib.lineage.export_card import adapter_card, merged_card
 
 HOSTILE = (
     'out"); import os; os.system("touch fired") #',
@@ -53,7 +53,7 @@ def blocks(card: str, language: str) -> list[str]:
 @pytest.mark.parametrize("text", [text for text in HOSTILE if "\n" not in text])
 def test_the_lines_of_a_card_can_be_copied_whatever_the_names(text: str, curriculum: Any) -> None:
     """Python parses to calls with the name as one literal, a shell to the command's own words."""
-    from lib.lineage.export import Exported
+    from lib.exporting.export import Exported
 
     curriculum.stage(1)
     record = curriculum.train(1)

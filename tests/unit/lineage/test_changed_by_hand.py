@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.obstacles import preconditions
 from lib.lineage.record import RECORD
+from lib.planning.obstacles import preconditions
 from lib.settings import InputError
 
 

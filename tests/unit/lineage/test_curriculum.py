@@ -8,8 +8,8 @@ import pytest
 from lib.lineage import curriculum as survey_module
 from lib.lineage import stage_lock
 from lib.lineage.curriculum import choose_stages, survey, with_base
-from lib.lineage.obstacles import obstacles, preconditions, unwritable_problems
 from lib.model import base_files
+from lib.planning.obstacles import obstacles, preconditions, unwritable_problems
 from lib.settings import InputError, ModelSettings
 
 

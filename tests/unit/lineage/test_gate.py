@@ -8,8 +8,8 @@ import pytest
 from lib.evaluation.stage_evaluation import Retained
 from lib.lineage.completion import keep_evaluation
 from lib.lineage.gate import earlier_stages, failed_gate, gate_failures
-from lib.lineage.obstacles import obstacles
 from lib.lineage.record import write_record
+from lib.planning.obstacles import obstacles
 
 
 def trained_twice(curriculum: Any, earlier: float | None, now: float, **keys: Any) -> Any:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from lib.data.prepare import plan_rows
-from lib.lineage.obstacles import preconditions
 from lib.lineage.record import read_record
 from lib.lineage.replayed import replayed_stages
+from lib.planning.obstacles import preconditions
 from lib.settings import InputError
 
 

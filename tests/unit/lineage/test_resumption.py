@@ -9,7 +9,6 @@ import pytest
 
 from lib.lineage import resumption
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.obstacles import preconditions
 from lib.lineage.resumption import (
     Progress,
     begun_run,
@@ -18,8 +17,9 @@ from lib.lineage.resumption import (
     resumption_problems,
     run_fingerprint,
 )
-from lib.lineage.stage_batch import with_batch
 from lib.lineage.trained import TRAINED, keep_trained, read_trained
+from lib.planning.obstacles import preconditions
+from lib.planning.stage_batch import with_batch
 from lib.settings import InputError
 from lib.training.checkpoints.manifest import seal
 from lib.training.sizing.world import World

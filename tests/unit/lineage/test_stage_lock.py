@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lib.files import held_file
-from lib.lineage.obstacles import preconditions
 from lib.lineage.record import RUNNING
+from lib.planning.obstacles import preconditions
 from lib.settings import InputError
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ import pytest
 from lib.commands import check as command
 from lib.commands.arguments import parse
 from lib.commands.check import check_stages
-from lib.lineage.stage_batch import with_batch
+from lib.planning.stage_batch import with_batch
 from lib.preflight.check import check_stage
 from lib.preflight.subject import Subject
 from lib.training.sizing.world import World

@@ -40,8 +40,8 @@ def fit_stage(tiny_model: Callable[..., Path], stage: Callable[..., StageSetting
     from lib.model.base import ComputeChoice, StageBase, load_base, load_tokenizer
     from lib.model.targets import find_targets
     from lib.training.batches import choose_batch_form
-    from lib.training.processes.launch import World
     from lib.training.processes.process_group import Processes
+    from lib.training.sizing.world import World
     from lib.training.trainer import fit
 
     def run(generation: Any = None, **keys: Any) -> tuple[Any, Path]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lib.files import links_inside
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.packages import package_problems
 from lib.lineage.resumption import resumption_problems
 from lib.lineage.stage_lock import running_problems
 from lib.model.foreign_code import has_pickled_adapter, pickled_adapter, pickled_model, pickled_weights
+from lib.planning.packages import package_problems
 from lib.settings import InputError, Problem, StageSettings
 
 

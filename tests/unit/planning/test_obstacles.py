@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.obstacles import obstacles
+from lib.planning.obstacles import obstacles
 
 
 def test_a_plan_refuses_pickles_too(curriculum: Any) -> None:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from lib.lineage import stage_batch
-from lib.lineage.stage_batch import with_batch
+from lib.planning import stage_batch
+from lib.planning.stage_batch import with_batch
 from lib.training.sizing.devices import DeviceMemory
 from lib.training.sizing.world import World
 

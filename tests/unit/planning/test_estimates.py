@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.estimates import (
+from lib.model.architecture import Architecture
+from lib.planning.estimates import (
     Workload,
     disk,
     measured_seconds,
@@ -12,7 +13,6 @@ from lib.lineage.estimates import (
     seconds,
     trained_tokens,
 )
-from lib.model.architecture import Architecture
 from lib.settings import LoraSettings
 from lib.training.sizing.flops import pass_bytes, token_flops
 from lib.training.sizing.speed import Speed

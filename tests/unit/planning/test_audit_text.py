@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lib.data.mixing.cleaning import Finding
 from lib.data.stage_mixture import SourceRecord
-from lib.lineage.audit_text import audit_json, audit_view
+from lib.planning.audit_text import audit_json, audit_view
 
 
 def said(curriculum: Any, findings: list[Finding], **keys: Any) -> str:

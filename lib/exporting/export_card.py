@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote as shell
 
+from lib.exporting.export import Exported
 from lib.lineage.card import data_table, score_section
 from lib.lineage.card_text import code, python_text, words, yaml_value
-from lib.lineage.export import Exported
 from lib.lineage.record import StageRecord
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

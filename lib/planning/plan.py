@@ -9,16 +9,16 @@ from typing import Any
 from lib.audit.refusal import refusals
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import PlannedData
-from lib.lineage.audit_text import audit_json
 from lib.lineage.contract import check_contract
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.estimates import Estimate, planned_steps, trained_tokens
-from lib.lineage.obstacles import obstacles
 from lib.lineage.resumption import begun_run, resumption_problems
-from lib.lineage.stage_estimates import stage_estimates, workload
 from lib.model.architecture import Architecture, read_architecture
 from lib.model.base_files import base_folder
 from lib.model.quantization import few_quantized, quantizable_share
+from lib.planning.audit_text import audit_json
+from lib.planning.estimates import Estimate, planned_steps, trained_tokens
+from lib.planning.obstacles import obstacles
+from lib.planning.stage_estimates import stage_estimates, workload
 from lib.settings import Problem, StageSettings
 from lib.training.sizing.world import World
 

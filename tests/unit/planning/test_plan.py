@@ -8,10 +8,10 @@ from rich.console import Console
 
 from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import plan_rows
-from lib.lineage.estimates import readable_bytes
-from lib.lineage.plan import StagePlan, make_plan
-from lib.lineage.plan_text import print_plan
-from lib.lineage.stage_batch import with_batch
+from lib.planning.estimates import readable_bytes
+from lib.planning.plan import StagePlan, make_plan
+from lib.planning.plan_text import print_plan
+from lib.planning.stage_batch import with_batch
 from lib.training.sizing.world import World
 
 # Rank 16 on all targets of the base in two layers: attention of 32 x 32 and 32 x 16, four experts 16 wide.

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lib.data.order.packing import PackCount
-from lib.lineage.audit_text import audit_view
-from lib.lineage.estimates import Estimate
-from lib.lineage.plan import StagePlan
 from lib.model.quantization import loaded_as
+from lib.planning.audit_text import audit_view
+from lib.planning.estimates import Estimate
+from lib.planning.plan import StagePlan
 
 SHOWN_LABELS = 40
 

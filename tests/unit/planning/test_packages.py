@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.obstacles import preconditions
-from lib.lineage.packages import package_problems
+from lib.planning.obstacles import preconditions
+from lib.planning.packages import package_problems
 from lib.settings import InputError
 
 KEYS = {"SFT_QUANTIZATION": "nf4", "SFT_OPTIM": "paged_adamw_8bit", "SFT_TENSORBOARD": "1"}

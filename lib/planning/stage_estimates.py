@@ -9,7 +9,12 @@ from pathlib import Path
 
 from lib.data.mixing.ledger import MixLedger
 from lib.lineage.curriculum import SurveyedStage
-from lib.lineage.estimates import (
+from lib.lineage.record import intact_record
+from lib.model.architecture import Architecture
+from lib.model.base_files import base_folder
+from lib.model.merge import find_merged
+from lib.model.weight_files import weight_shards
+from lib.planning.estimates import (
     Estimate,
     Workload,
     disk,
@@ -18,11 +23,6 @@ from lib.lineage.estimates import (
     planned_steps,
     seconds,
 )
-from lib.lineage.record import intact_record
-from lib.model.architecture import Architecture
-from lib.model.base_files import base_folder
-from lib.model.merge import find_merged
-from lib.model.weight_files import weight_shards
 from lib.settings import InputError, StageSettings
 from lib.training.sizing.batch import training_shape
 from lib.training.sizing.devices import device_memory, present_card

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lib.lineage.export import Exported, stages_to_export
-from lib.lineage.export_card import adapter_card, merged_card
+from lib.exporting.export import Exported, stages_to_export
+from lib.exporting.export_card import adapter_card, merged_card
 from lib.settings import InputError
 
 

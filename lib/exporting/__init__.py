@@ -1,0 +1,1 @@
+"""One model, or one adapter, out of a chain of stages. Free of torch."""
