@@ -123,6 +123,7 @@ def _negative_tables(ledger: dict[str, Any]) -> list[Table]:
     table.add_column("of", overflow="fold")
     for name in ("rows", "negatives", "requested", "realised", "drawn", "trained"):
         table.add_column(name, justify="right")
+    about = "≈ " if ledger["estimated"] else ""
     for line in ledger["negatives"]:
         table.add_row(
             "the whole mix" if line["scope"] == "*" else escape(line["scope"]),
@@ -131,7 +132,9 @@ def _negative_tables(ledger: dict[str, Any]) -> list[Table]:
             "-" if line["requested"] is None else f"{100 * line['requested']:.1f} %",
             f"{100 * line['realised']:.1f} %",
             f"{line['drawn_negatives']:,} of {line['drawn']:,}",
-            "?" if line["trained"] is None else f"{line['trained_negatives']:,} of {line['trained']:,}",
+            "?"
+            if line["trained"] is None
+            else f"{about}{line['trained_negatives']:,} of {about}{line['trained']:,}",
         )
     return [table]
 

@@ -128,8 +128,7 @@ def encode_stored(
     refused: dict[str, str] = {}
     used: set[Path] = set()
     for name, store, own in _by_source(examples):
-        selection = Selection.of(store, own.keys())
-        where = EncodedStore.of(cache, store, selection, chat, rules)
+        where = _place(cache, store, own.keys(), chat, rules)
         used |= {store.folder.path, where.tokens.path, where.encoded.path}
         if build and not where.whole:
             with disk_errors(cache):
@@ -161,6 +160,17 @@ def encode_shard(
         write_shard(tokens, found.batch(), compressed=True)
         made = found.rows(last_only=rules.mask_cot)
     write_shard(encoded, encoded_batch(made, rules, chat.bos_id))
+
+
+def _place(
+    cache: DataCache, store: ExampleStore, positions: Collection[int], chat: ChatFormat, rules: EncodingRules
+) -> EncodedStore:
+    """Of these rows. Where the whole data set is prepared, or tokenised, they are taken from there."""
+    everything = EncodedStore.of(cache, store, Selection(None, store.usable), chat, rules)
+    chosen = EncodedStore.of(cache, store, Selection.of(store, positions), chat, rules)
+    if everything.whole or (everything.tokens.marker() and not chosen.whole):
+        return everything
+    return chosen
 
 
 def _by_source(

@@ -78,6 +78,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         ({"SFT_MASK_COT": 0}, (0, 0, 4)),
         ({"SFT_OUTPUT_LEARN_MODE": "from_marker"}, (0, 0, 4)),
         ({"SFT_MASK_COT": 1, "SFT_PACKING": 1, "SFT_EPOCHS": 3}, (0, 0, 0)),
+        ({"SFT_DATASET_MIX_TOTAL_SIZE": 10}, (0, 0, 0)),
+        ({"SFT_DATASET_MIX_TOTAL_SIZE": 10, "SFT_MAX_SEQ_LEN": 64}, (0, 0, 4)),
     ],
 )
 def test_a_changed_key_rebuilds_what_it_touches(
