@@ -19,7 +19,8 @@ SQLITE = "sqlite:///"
 ANSWER_SECONDS = 3
 LOCK_SECONDS = 0.5
 REMEDY = (
-    "training goes on all the same; mend it before, or set MLFLOW_TRACKING_URI=sqlite:///mlruns/mlflow.db"
+    "training goes on all the same, and what is not sent is kept; to have it there at once mend the store "
+    "before, or name another with MLFLOW_TRACKING_URI"
 )
 SERVERS = ("http://", "https://")
 
