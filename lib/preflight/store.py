@@ -18,7 +18,10 @@ from lib.settings.errors import without_password
 SQLITE = "sqlite:///"
 ANSWER_SECONDS = 3
 LOCK_SECONDS = 0.5
-DEFAULT = "sqlite:///mlruns/mlflow.db"
+REMEDY = (
+    "training goes on all the same, and what is not sent is kept; to have it there at once mend the store "
+    "before, or name another with MLFLOW_TRACKING_URI"
+)
 SERVERS = ("http://", "https://")
 
 
@@ -42,9 +45,7 @@ def tracking_server(subject: Subject) -> Iterable[Verdict]:
 def _verdict(uri: str, fault: str, fine: str) -> Verdict:
     shown = without_password(uri)
     if fault:
-        other = "" if uri == DEFAULT else f", or set MLFLOW_TRACKING_URI={DEFAULT}"
-        remedy = f"training goes on all the same, without MLflow; mend it before{other}"
-        return Verdict.warning("MLflow", f"{shown}: {without_password(fault)}", remedy)
+        return Verdict.warning("MLflow", f"{shown}: {without_password(fault)}", REMEDY)
     return Verdict.ok("MLflow", f"{shown} {fine}")
 
 

@@ -57,7 +57,7 @@ def failures(verdicts: Iterable[Verdict]) -> list[Problem]:
 def warnings(verdicts: Iterable[Verdict]) -> list[str]:
     """The others that are not in order, as lines for the screen and the record."""
     return [
-        f"[WARNING] {verdict.name}: {verdict.found}" + (f". {verdict.remedy}" if verdict.remedy else "")
+        f"[WARNING] {verdict.name}: {verdict.found}" + (f" ({verdict.remedy})" if verdict.remedy else "")
         for verdict in verdicts
         if verdict.state == "warning"
     ]

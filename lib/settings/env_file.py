@@ -55,21 +55,21 @@ def collect_pairs(path: Path, problems: Problems) -> EnvPairs:
 
 
 def _read_text(path: Path, problems: Problems) -> str:
+    """Raises InputError where there is no text: what else is missing then only follows from that."""
+    text, known = "", len(problems)
     try:
         content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         expected = "an env file (KEY=VALUE lines)"
         problems.add(str(path), expected=expected, remedy="Create it, or correct the path.")
-        return ""
-    except (OSError, ValueError) as error:
-        problems.add(str(path), expected="a readable file", remedy=f"Mend this first: {error}.")
-        return ""
-    try:
-        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         problems.add(f"{path}:{line}", expected="text in UTF-8", remedy="Save the file with UTF-8 encoding.")
-        return ""
+    except (OSError, ValueError) as error:
+        problems.add(str(path), expected="a readable file", remedy=f"Mend this first: {error}.")
+    if len(problems) > known:
+        problems.raise_if_any()
     # The parser counts a CRLF after a malformed line twice, which would shift all later line numbers.
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

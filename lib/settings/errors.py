@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Self
 
 SHOWN_CHARACTERS = 200
-SECRET_NAME = r"[\w.-]*(?:token|secret|password|passwd|pwd|api_?key|access_?key|credential)s?[\w.-]*"
+SECRET_WORDS = "token|secret|password|passwd|pwd|passphrase|api_?key|access_?key|private_?key|credential"
+SECRET_NAME = rf"[\w.-]*(?:{SECRET_WORDS})s?[\w.-]*"
 LEAST_SECRET = 6
 """Characters; shorter values would be found everywhere."""
+FOLDERS = frozenset({"PWD", "OLDPWD"})
+"""Variables of every shell that are named like a password."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def without_password(text: str) -> str:
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
     """The same without the values of variables whose names say that they are secret."""
     for name, value in environ.items():
-        if len(value) >= LEAST_SECRET and re.fullmatch(SECRET_NAME, name, re.IGNORECASE):
+        secret = re.fullmatch(SECRET_NAME, name, re.IGNORECASE) and name not in FOLDERS
+        if secret and len(value) >= LEAST_SECRET:
             text = text.replace(value, "***")
     return text

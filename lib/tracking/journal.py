@@ -13,10 +13,15 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lib.files import parse_json
+
 JOURNALS = "tracking-*.jsonl"
+DAMAGED = "damaged"
+"""In the place of a line that is not as it was written: it tells nothing, and stops nothing."""
 Entry = dict[str, Any]
 
 
@@ -34,10 +39,11 @@ class Told:
         self._metrics: set[tuple[str, int]] = set()
         self._params: set[str] = set()
         for entry in entries:
-            if entry["op"] == "metrics":
-                self.new_metrics(entry["values"], entry["step"])
-            elif entry["op"] == "params":
-                self.new_params(entry["values"])
+            with suppress(KeyError, TypeError, AttributeError):  # damaged, and still JSON
+                if entry["op"] == "metrics":
+                    self.new_metrics(entry["values"], entry["step"])
+                elif entry["op"] == "params":
+                    self.new_params(entry["values"])
 
     def new_metrics(self, values: Mapping[str, Any], step: int) -> dict[str, float]:
         """The numbers among `values` that were not told at this step; now they are. What is not finite is no
@@ -64,7 +70,15 @@ class Told:
 def whole_entries(path: Path) -> Iterator[Entry]:
     """The lines of a journal that nobody has open; one that was cut off is left out."""
     for line in path.read_bytes().split(b"\n")[:-1]:
-        yield json.loads(line)
+        yield _entry(line)
+
+
+def _entry(line: bytes) -> Entry:
+    with suppress(ValueError):
+        entry = parse_json(line)
+        if isinstance(entry, dict) and isinstance(entry.get("op"), str):
+            return entry
+    return {"op": DAMAGED, "time": 0}
 
 
 class Journal:
@@ -114,7 +128,7 @@ class Journal:
             file.seek(offset)
             while offset < self.size:
                 line = file.readline()
-                yield Line(offset, offset + len(line), json.loads(line))
+                yield Line(offset, offset + len(line), _entry(line))
                 offset += len(line)
 
     def entries(self) -> Iterator[Entry]:

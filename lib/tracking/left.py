@@ -11,6 +11,7 @@ from lib.lineage.record import RECORD
 from lib.settings import TrackingSettings
 from lib.settings.errors import without_password
 from lib.tracking.journal import JOURNALS, Journal
+from lib.tracking.protocol import warn
 from lib.tracking.run_file import RunFile, read_run_file
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ def begin_sending(folders: Iterable[Path], tracking: TrackingSettings) -> list[S
         complete = (path.parent / RECORD).is_file()
         if own and not complete:
             continue  # it may go on
-        sender = _sender(path, file if own else None, tracking, status="FINISHED" if own else "KILLED")
+        status = "FINISHED" if own else "KILLED"
+        try:
+            sender = _sender(path, file if own else None, tracking, status=status)
+        except Exception as error:  # see Quietly: what lies there may be anything
+            warn(f"MLflow, {path}", error)
+            continue
         if sender:
             sender.start()
             sender.close(remove=True)
@@ -54,7 +60,7 @@ def _sender(path: Path, file: RunFile | None, tracking: TrackingSettings, *, sta
     except OSError:
         return None
     first = next(journal.entries(), None)
-    uri = _address(first["store"], tracking) if first else ""
+    uri = _address(first["store"], tracking) if first and first["op"] == "run" else ""
     if first is None or not uri:
         journal.close()
         return None

@@ -102,6 +102,9 @@ class MlflowStore:
     def _send_run(self, entries: Sequence[Entry]) -> None:
         """It has been opened."""
 
+    def _send_damaged(self, entries: Sequence[Entry]) -> None:
+        """Nobody knows what it told."""
+
     def _send_resumed(self, entries: Sequence[Entry]) -> None:
         self._client.update_run(self.run_id, status="RUNNING")
         self._client.set_tag(self.run_id, "curriculum.resumed", str(entries[-1]["times"]))

@@ -128,7 +128,10 @@ def told_before(stage_dir: Path) -> Told:
     """What an earlier part of the stage's run has told already."""
     file = read_run_file(stage_dir)
     path = stage_dir / file.journal if file else None
-    return Told(whole_entries(path)) if path and path.is_file() else Told()
+    try:
+        return Told(whole_entries(path)) if path else Told()
+    except OSError:
+        return Told()
 
 
 def sender_of(uri: str, file: RunFile, journal: Journal, *, keeps: bool = True) -> Sender:
@@ -161,6 +164,9 @@ def _continued(settings: StageSettings) -> tuple[RunFile, Journal] | None:
     try:
         journal = Journal(settings.stage_dir / file.journal)
     except BlockingIOError:
+        return None
+    if next(journal.entries(), {}).get("op") != "run":  # damaged: nobody knows which run it is
+        journal.close()
         return None
     times = sum(entry["op"] == "resumed" for entry in journal.entries()) + 1
     journal.add({"op": "resumed", "times": times})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from lib.files import read_json, write_json
@@ -30,6 +30,10 @@ def read_run_file(stage_dir: Path) -> RunFile | None:
     """None where there is none, or where it is damaged."""
     try:
         content = read_json(stage_dir / TRACKING)
-        return RunFile(**{field.name: content[field.name] for field in fields(RunFile)})
+        found = RunFile(**{field.name: content[field.name] for field in fields(RunFile)})
+        spans = [(int(start), int(end)) for start, end in found.aside]
+        texts = (found.run_id, found.experiment, found.store, found.journal)
+        sound = all(isinstance(text, str) for text in texts) and Path(found.journal).name == found.journal
+        return replace(found, sent=int(found.sent), aside=spans) if sound and found.journal else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

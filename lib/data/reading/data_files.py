@@ -33,20 +33,25 @@ def read_file(path: Path) -> list[Row]:
     try:
         return _READERS[path.suffix.lower()](path)
     except OSError as error:
-        raise unreadable(
-            str(path), error.strerror or str(error), "check the path and its permissions"
-        ) from error
+        raise _not_opened(path, error) from error
     except UnicodeDecodeError as error:
         raise unreadable(str(path), f"byte {error.start} is not UTF-8", "save the file as UTF-8") from error
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
-    """sha256 over the bytes of the files, in the order given."""
+    """sha256 over the bytes of the files, in the order given. Raises InputError as `read_file` does."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise _not_opened(path, error) from error
     return digest.hexdigest()
+
+
+def _not_opened(path: Path, error: OSError) -> InputError:
+    return unreadable(str(path), error.strerror or str(error), "check the path and its permissions")
 
 
 def files_of_split(folder: Path, split: str) -> list[Path]:

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from lib.settings.errors import InputError, Problem, Problems
+from lib.settings.errors import InputError, Problem, Problems, without_secrets
 
 
 def test_render_has_every_part_on_its_own_line() -> None:
@@ -32,6 +32,11 @@ def test_values_stay_on_one_line_and_cannot_control_the_terminal() -> None:
 def test_passwords_in_addresses_are_hidden() -> None:
     rendered = Problem("f:1", "MLFLOW_TRACKING_URI", "https://me:hunter2@host/x").render()
     assert "https://me:***@host/x" in rendered
+
+
+def test_secrets_of_the_environment_are_hidden_and_folders_are_none() -> None:
+    environ = {"MY_PASSPHRASE": "open sesame", "PWD": "/home/me", "OLDPWD": "/home/", "API_KEY": "short"}
+    assert without_secrets("open sesame in /home/me: short", environ) == "*** in /home/me: short"
 
 
 def test_input_error_joins_all_problems_and_survives_pickling() -> None:

@@ -161,6 +161,14 @@ def test_a_required_key_on_a_broken_line_is_not_also_called_missing(refused: Ref
     )
 
 
+def test_of_a_file_without_text_nothing_else_is_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "stage1.env").write_bytes("SFT_OUT_LORA_DIR=o".encode("utf-16"))
+    with pytest.raises(InputError) as caught:
+        load_stage(tmp_path, 1, environ={})
+    (problem,) = caught.value.problems
+    assert problem.expected == "text in UTF-8"
+
+
 def test_no_data_set_at_all(refused: Refused) -> None:
     (problem,) = refused(minimal=BASE_AND_OUTPUT)
     assert problem.key == "SFT_DATASET_MIX or SFT_DATASET_IDS or SFT_DATASET_ID"

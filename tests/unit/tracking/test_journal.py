@@ -38,6 +38,15 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     assert [entry["op"] for entry in journal.entries()] == ["a", "c"]
 
 
+def test_a_damaged_line_is_named_and_tells_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    deep = b"[" * 100_000
+    path.write_bytes(b'{"op": "a", "time": 1}\n\xff\x00\n7\n' + deep + b'\n{"op": 3}\n{"op": "b"}\n')
+    assert [entry["op"] for entry in whole_entries(path)] == ["a", *["damaged"] * 4, "b"]
+    assert [line.entry["op"] for line in Journal(path).after(0)] == ["a", *["damaged"] * 4, "b"]
+    assert Told([{"op": "metrics"}, {"op": "params", "values": 3}]).new_metrics({"a": 1}, 1) == {"a": 1.0}
+
+
 def test_a_line_that_finds_no_room_leaves_no_trace(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl")
     journal.add({"op": "a"})

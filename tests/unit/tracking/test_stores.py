@@ -1,5 +1,6 @@
 """Real MLflow stores that are locked, full, silent or gone: no time is lost and nothing that was told."""
 
+import shutil
 import socket
 import sqlite3
 import time
@@ -210,6 +211,42 @@ def test_another_store_gets_the_whole_run(curriculum: Any, stage: Any, new_store
             tracker.metrics({"loss": float(step)}, step=step)
     (found,) = new_store.runs()
     assert new_store.points(found.info.run_id) == wanted()
+
+
+@pytest.mark.parametrize(
+    ("line", "content"), [(0, b"\x00garbage"), (2, b"[]"), (-2, b'{"op": "metrics", "time": 1}')]
+)
+def test_a_damaged_journal_stops_nothing(
+    curriculum: Any, stage: Any, new_store: Any, line: int, content: bytes
+) -> None:
+    """A line of the run's own, and of the journal of another run that nobody goes on with."""
+    died = mlflow_tracker.open_tracker(stage.settings)
+    for step in (1, 2, 3):
+        died.metrics({"loss": float(step)}, step=step)
+    die(died)
+    (journal,) = left(stage)
+    lines = journal.read_bytes().split(b"\n")
+    lines[line] = content
+    journal.write_bytes(b"\n".join(lines))
+    shutil.copy(journal, journal.with_name("tracking-other.jsonl"))
+    with track(stage, curriculum.prepared(stage), is_main=True) as tracker:
+        for step in range(1, STEPS + 1):
+            tracker.metrics({"loss": float(step)}, step=step)
+    found = [run for run in new_store.runs() if run.info.status == "FINISHED"]
+    # What a damaged line told is not known: it may be told again.
+    assert [sorted(set(new_store.points(run.info.run_id))) for run in found] == [wanted()]
+
+
+@pytest.mark.parametrize("content", ['{"run_id": 5}', None])
+def test_a_damaged_tracking_file_stops_nothing(
+    run: Callable[..., float], stage: Any, new_store: Any, content: str | None
+) -> None:
+    died = mlflow_tracker.open_tracker(stage.settings)
+    die(died)
+    path = stage.settings.stage_dir / TRACKING
+    path.write_text(path.read_text().replace('"tracking-', '"../tracking-') if content is None else content)
+    run()
+    assert new_store.points(new_store.runs()[0].info.run_id) == wanted()
 
 
 def die(tracker: Any) -> None:

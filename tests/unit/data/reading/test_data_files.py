@@ -145,3 +145,10 @@ def test_a_folder_of_everything_is_not_searched_for_ever(
         (tmp_path / f"{number}.txt").touch()
     with pytest.raises(InputError, match="more than 20 files"):
         files_of_split(tmp_path, "train")
+
+
+def test_a_file_that_cannot_be_opened_is_named_by_its_hash_too(tmp_path: Path) -> None:
+    """A stage hashes its data before it reads a row; root may read everything, but not a folder."""
+    with pytest.raises(InputError, match="check the path and its permissions") as refused:
+        fingerprint([tmp_path])
+    assert str(tmp_path) in str(refused.value)
