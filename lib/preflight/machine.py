@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lib.failures.explain import explain, known
 from lib.failures.known import BATCH_MISMATCH, CPU_ONLY_TORCH, DISK_FULL
+from lib.files import existing_folder
 from lib.lineage.estimates import disk as disk_estimate
-from lib.lineage.stage_estimates import existing_folder, merged_bytes
+from lib.lineage.stage_estimates import merged_bytes
 from lib.lineage.versions import library_version
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
