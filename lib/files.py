@@ -47,6 +47,11 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def existing_folder(folder: Path) -> Path:
+    """The nearest folder above that is there: what will be written lies on the same disk."""
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+
+
 def links_inside(folder: Path) -> list[Path]:
     """The symbolic links among a folder and all that lies in it, sorted; those above it are not its own."""
     if folder.is_symlink():

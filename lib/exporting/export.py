@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.files import existing_folder
 from lib.lineage.ancestry import Chain, trace
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.record import StageRecord
@@ -82,7 +83,7 @@ def _destination_fault(destination: Path, precious: Sequence[Path], replace: boo
     for folder in precious:
         if folder.is_relative_to(absolute):
             return f"a folder of its own; {folder} is or lies in this one", elsewhere
-    nearest = next(path for path in (absolute, *absolute.parents) if path.exists())
+    nearest = existing_folder(absolute)
     if not nearest.is_dir():
         return f"a folder; {nearest} is a file", elsewhere
     beside = nearest if nearest != absolute else absolute.parent

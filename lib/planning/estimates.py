@@ -11,7 +11,7 @@ from lib.training.sizing.devices import DeviceMemory
 from lib.training.sizing.flops import pass_bytes, token_flops
 from lib.training.sizing.memory import estimate_memory
 from lib.training.sizing.memory_text import memory_lines
-from lib.training.sizing.sizes import readable_bytes
+from lib.training.sizing.sizes import counted, readable_bytes
 from lib.training.sizing.speed import PassTime, Speed, pass_time
 from lib.training.sizing.training_shape import TrainingShape
 
@@ -140,6 +140,6 @@ def disk(base: int, trainable: int, *, checkpoints: int, free: int | None) -> Es
     return Estimate(
         base + saved,
         readable_bytes(base + saved),
-        f"merged base {readable_bytes(base)} + adapter and {checkpoints} checkpoints "
+        f"merged base {readable_bytes(base)} + adapter and {counted(checkpoints, 'checkpoint')} "
         f"{readable_bytes(saved)}{there}",
     )

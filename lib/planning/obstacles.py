@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lib.files import links_inside
+from lib.files import existing_folder, links_inside
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.resumption import resumption_problems
 from lib.lineage.stage_lock import running_problems
@@ -192,18 +192,22 @@ def link_problems(settings: StageSettings) -> list[Problem]:
 
 
 def unwritable_problems(settings: StageSettings) -> list[Problem]:
-    """A problem when the stage's folder can neither be written nor made."""
-    folder = settings.stage_dir.absolute()
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return []
-    why = "cannot be written" if nearest.is_dir() else "is not a folder"
+    """A problem when the stage's folder can neither be written nor made, and one when no merged base can be
+    built beside it."""
+    folders = [settings.stage_dir]
+    builds = settings.stage > 1 and settings.model.merge_mode == "merge"
+    if builds and not settings.merged_base_dir.is_dir():
+        folders.append(settings.merged_base_dir.parent)
+    nearest = [existing_folder(folder).absolute() for folder in folders]
     return [
         Problem(
             where=str(settings.env_file),
             key="SFT_OUT_LORA_DIR",
             value=str(settings.output),
-            expected=f"a folder that can be written; {nearest} {why}",
+            expected=f"a folder that can be written; {folder} "
+            f"{'cannot be written' if folder.is_dir() else 'is not a folder'}",
             remedy="choose another folder, or change its permissions",
         )
+        for folder in dict.fromkeys(nearest)
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK))
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from lib.data.mixing.ledger import MixLedger
+from lib.files import existing_folder
 from lib.lineage.curriculum import SurveyedStage
 from lib.lineage.record import intact_record
 from lib.model.architecture import Architecture
@@ -124,11 +124,6 @@ def merged_bytes(stage: SurveyedStage, architecture: Architecture) -> int:
         return sum(shard.stat().st_size for shard in weight_shards(folder)) if folder else 0
     except InputError:
         return architecture.parameters * architecture.bytes_per_weight
-
-
-def existing_folder(folder: Path) -> Path:
-    """The nearest folder above that is there: what will be written lies on the same disk."""
-    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
 def _measured_speed(stage: SurveyedStage) -> float | None:

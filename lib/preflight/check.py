@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lib.audit.audit import audit_rows
-from lib.data.chat.chat_format import ChatFormat
 from lib.data.prepare import plan_rows
 from lib.lineage.curriculum import SurveyedStage, survey
 from lib.lineage.replayed import replayed_stages
@@ -22,7 +21,7 @@ from lib.preflight.store import tracking_server, tracking_store
 from lib.preflight.subject import Check, Subject, failed_verdicts, run_checks
 from lib.preflight.surroundings import settings, surroundings
 from lib.preflight.targets import targets
-from lib.preflight.text import chat_template, context_length, rows, tokenizer
+from lib.preflight.text import base_chat, chat_template, context_length, rows, tokenizer
 from lib.preflight.trainability import Probed, probe_stage
 from lib.preflight.verdict import Verdict, failures, warnings
 from lib.settings import InputError, StageSettings, list_stages
@@ -119,8 +118,7 @@ def _with_data(
     """The subject with tokenizer, template and rows as a plan reads them; failed verdicts for rows that it
     refuses or may not read. A template that is wrong has a check of its own."""
     with suppress(InputError):
-        template = subject.settings.data.chat_template
-        chat = ChatFormat.load(subject.base, template) if subject.base else None
+        chat = base_chat(subject.settings, subject.base) if subject.base else None
         subject = replace(subject, chat=chat)
     try:
         upcoming = {number: known[number] for number in subject.runs_before}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from lib.failures.explain import explain, known
 from lib.failures.known import BATCH_MISMATCH, CPU_ONLY_TORCH, DISK_FULL
+from lib.files import existing_folder
 from lib.lineage.versions import library_version
 from lib.planning.estimates import disk as disk_estimate
-from lib.planning.stage_estimates import existing_folder, merged_bytes
+from lib.planning.stage_estimates import merged_bytes
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings import InputError, Problem

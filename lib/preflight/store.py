@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from lib.planning.stage_estimates import existing_folder
+from lib.files import existing_folder
 from lib.preflight.subject import Subject
 from lib.preflight.verdict import Verdict
 from lib.settings.errors import without_password

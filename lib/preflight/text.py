@@ -1,5 +1,5 @@
 """Checks of what turns rows into tokens: template, tokenizer, length; and of the rows themselves. Free of
-torch."""
+torch, but for tokenizers that only transformers reads."""
 
 from __future__ import annotations
 
@@ -38,14 +38,26 @@ def rows(subject: Subject) -> Iterator[Verdict]:
         )
 
 
+def base_chat(settings: StageSettings, base: Path) -> ChatFormat:
+    """Tokenizer and template of the base. Where the tokenizer is no tokenizer.json, transformers is imported
+    to read it. Raises InputError as a run does, also for a package that this needs."""
+    chat = ChatFormat.load(base, settings.data.chat_template)
+    if chat is not None:
+        return chat
+    from lib.data.chat.model_chat import chat_of
+    from lib.model.base import load_tokenizer
+    from lib.training.quiet import quiet_libraries
+
+    quiet_libraries()
+    return chat_of(load_tokenizer(settings.model), settings.data.chat_template)
+
+
 def chat_template(subject: Subject) -> Iterable[Verdict]:
     """The template is there and is that of the stage below. Raises InputError for one that is not."""
     chat, settings = subject.chat, subject.settings
     if subject.base is None:
         return [Verdict.warning("chat template", "not tried: the tokenizer is not on this machine")]
-    chat = chat or ChatFormat.load(subject.base, settings.data.chat_template)
-    if chat is None:
-        return [Verdict.warning("chat template", "only transformers can read this tokenizer: see the probe")]
+    chat = chat or base_chat(settings, subject.base)
     problems, changes = check_contract(subject.stage, chat, runs_before=subject.runs_before)
     name = settings.data.chat_template or "the tokenizer's own"
     # Its remarks are among those of the data, where rows were read.

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,3 +109,9 @@ def bound_by_permissions() -> None:
     for capability in (read_and_write, read):
         if os.geteuid() == 0 and libc.prctl(drop, capability, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
+
+
+def explained(said: str, name: str) -> None:
+    """The remedy first and once, no traceback on the screen."""
+    assert len(re.findall(rf"failed: {name}\n    remedy:", said)) == 1, said
+    assert "Traceback" not in said

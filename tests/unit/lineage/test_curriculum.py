@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lib.lineage import curriculum as survey_module
+from lib.lineage import obstacles as obstacles_module
 from lib.lineage import stage_lock
 from lib.lineage.curriculum import choose_stages, survey, with_base
 from lib.model import base_files
@@ -118,6 +119,18 @@ def test_a_folder_without_permission_cannot_be_written(curriculum: Any) -> None:
     curriculum.stage(1, SFT_OUT_LORA_DIR=closed / "lora")
     (problem,) = unwritable_problems(curriculum.surveyed(1).settings)
     assert "cannot be written" in problem.expected
+
+
+def test_a_merged_base_is_built_beside_the_stage(curriculum: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder, too, has to be one that can be written: found before hours of training, not after."""
+    curriculum.stage(2)
+    curriculum.folder(2).mkdir(parents=True)
+    parent = curriculum.folder(2).parent
+    monkeypatch.setattr(obstacles_module.os, "access", lambda folder, mode: folder != parent)
+    (problem,) = unwritable_problems(curriculum.surveyed(2).settings)
+    assert problem.expected.endswith(f"{parent} cannot be written")
+    curriculum.stage(2, SFT_MERGE_MODE="stack")
+    assert unwritable_problems(curriculum.surveyed(2).settings) == []
 
 
 def test_a_folder_that_can_be_made_is_fine(curriculum: Any) -> None:
