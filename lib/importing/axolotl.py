@@ -59,10 +59,12 @@ def _model(section: Section, draft: StageDraft) -> None:
 
 def _quantization(section: Section, draft: StageDraft) -> None:
     four, extra = section.take("load_in_4bit"), section.take("bnb_config_kwargs") or {}
-    eight = section.take("load_in_8bit")
+    eight, source = section.take("load_in_8bit"), "load_in_4bit: true"
+    if four is None and section.take("adapter") == "qlora":  # it takes nothing else there
+        four, source = True, "adapter: qlora"
     if four:
         double = not isinstance(extra, dict) or extra.get("bnb_4bit_use_double_quant", True)
-        draft.set("SFT_QUANTIZATION", "nf4-double" if double else "nf4", "load_in_4bit: true")
+        draft.set("SFT_QUANTIZATION", "nf4-double" if double else "nf4", source)
     elif eight:
         differs = "eight bits are not here: not quantised, which takes twice the memory; nf4 takes half"
         draft.set("SFT_QUANTIZATION", "none", "load_in_8bit: true", differs)

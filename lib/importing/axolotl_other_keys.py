@@ -66,7 +66,12 @@ ADVICE: Sayings = (
         "no layer is trained whole: put lm_head or embed_tokens aside, or train it elsewhere first",
     ),
     (
-        "special_tokens tokens added_tokens_overrides resize_token_embeddings* eot_tokens",
+        "special_tokens eot_tokens",
+        "padding and ends are those of the base's tokenizer and of the template (--show-mask shows the ends); "
+        "a token that is new has to be added to the base model first",
+    ),
+    (
+        "tokens added_tokens_overrides resize_token_embeddings*",
         "the tokenizer stays as the base has it: add tokens to the base model first and save it",
     ),
     (

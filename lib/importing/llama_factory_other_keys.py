@@ -57,7 +57,7 @@ ADVICE: Sayings = (
     (
         "use_dora pissa_* loraplus_* use_galore galore_* use_apollo apollo_* use_badam badam_* "
         "use_adam_mini use_muon use_llama_pro use_dft_loss mixture_of_depths rope_scaling "
-        "shift_attn split_special_tokens freeze_*",
+        "shift_attn split_special_tokens freeze_trainable_* freeze_extra_modules",
         "plain LoRA with the optimizers of SFT_OPTIM is what there is",
     ),
     (
@@ -126,7 +126,7 @@ ADVICE: Sayings = (
         "not compiled",
     ),
     (
-        "image_* video_* audio_* use_audio_in_video crop_to_patches",
+        "image_* video_* audio_* use_audio_in_video crop_to_patches freeze_*",
         "only text is trained",
     ),
 )

@@ -113,6 +113,14 @@ def test_single_keys(imported: Import, lines: str, key: str, value: str, marked:
     assert bool(stage.differs(key)) == marked
 
 
+def test_tool_calls_are_pointed_out(imported: Import, tmp_path: Path) -> None:
+    entry = {"file_name": "rows.json", "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+    entry["columns"]["tools"] = "tools"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps({"変換": entry}), encoding="utf-8")
+    assert "tool calls are not trained" in imported(CONFIG).advice()["変換.columns.tools"]
+
+
 def test_interleaved_data_sets_have_shares(imported: Import) -> None:
     lines = "mix_strategy: interleave_under\ninterleave_probs: 0.7, 0.3\n"
     data = imported(CONFIG + lines).settings.data
