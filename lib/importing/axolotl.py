@@ -186,7 +186,8 @@ def _training(section: Section, draft: StageDraft) -> None:
         ("SFT_LOGGING_STEPS", "logging_steps"), ("SFT_SAVE_TOTAL_LIMIT", "save_total_limit"),
         ("SFT_EARLY_STOPPING_PATIENCE", "early_stopping_patience"), ("SFT_SEED", "seed"),
         ("MLFLOW_TRACKING_URI", "mlflow_tracking_uri"), ("MLFLOW_EXPERIMENT_NAME", "mlflow_experiment_name"),
-        ("SFT_TENSORBOARD", "use_tensorboard"),
+        ("SFT_TENSORBOARD", "use_tensorboard"), ("SFT_DDP_TIMEOUT", "ddp_timeout"),
+        ("SFT_DATASET_NUM_PROC", "dataset_num_proc"), ("SFT_DATASET_NUM_PROC", "dataset_processes"),
     ):  # fmt: skip
         draft.carry(ours, section, theirs)
     rules.cadence(draft, section, "eval")

@@ -127,6 +127,8 @@ def _training(section: Section, draft: StageDraft) -> None:
         ("SFT_SAVE_TOTAL_LIMIT", "save_total_limit", None),
         ("SFT_SEED", "seed", None),
         ("SFT_EARLY_STOPPING_PATIENCE", "early_stopping_steps", None),
+        ("SFT_DATASET_NUM_PROC", "preprocessing_num_workers", None),
+        ("SFT_DDP_TIMEOUT", "ddp_timeout", None),
     ):
         draft.carry(ours, section, theirs, default=default)
     lowest, lowest_key = rules.lowest_share(draft, section)

@@ -81,6 +81,8 @@ def test_defaults_of_that_trainer_are_written_where_ours_differ(imported: Import
             True,
         ),
         ("metric_for_best_model: eval_loss", "SFT_BEST_METRIC", "eval_loss", False),
+        ("ddp_timeout: 3600", "SFT_DDP_TIMEOUT", "3600", False),
+        ("dataset_processes: 4", "SFT_DATASET_NUM_PROC", "4", False),
         ("metric_for_best_model: bleu", "SFT_BEST_METRIC", "eval_loss", True),
         ("lora_target_linear: true", "SFT_LORA_TARGET_MODULES", "all-linear", True),
         ("sample_packing: true", "SFT_PACKING", "1", False),

@@ -103,6 +103,8 @@ def test_defaults_of_that_trainer_are_written(imported: Import) -> None:
         ("val_size: 200", "SFT_VAL_RATIO", "0.05", True),
         ("report_to: [tensorboard]", "SFT_TENSORBOARD", "1", False),
         ("eval_dataset: held", "SFT_GEN_EVAL_DATASET_ID", "held", True),
+        ("ddp_timeout: 180000000", "SFT_DDP_TIMEOUT", "180000000", False),
+        ("preprocessing_num_workers: 16", "SFT_DATASET_NUM_PROC", "16", False),
         ("save_strategy: epoch", "SFT_SAVE_STEPS", "100", True),
         ("deepspeed: examples/deepspeed/ds_z2_config.json", "SFT_ZERO_STAGE", "2", True),
     ],

@@ -131,7 +131,10 @@ def test_a_stages_folder_whose_base_changed_is_refused(trained: Any) -> None:
     assert "--base" in said
     shutil.rmtree(trained.folder(1))
     assert "--base" in refusal(lambda: folder_source(trained.folder(2), ""))
-    assert folder_source(trained.folder(2), str(trained.base)).earlier == ()
+    without = folder_source(trained.folder(2), str(trained.base))
+    assert without.earlier == ()
+    assert f"was trained on {trained.merged_base(2)}" in without.notices[0]
+    assert folder_source(trained.folder(1), str(trained.base)).notices == ()
 
 
 def test_another_template_and_precision(trained: Any) -> None:
