@@ -67,7 +67,7 @@ ADVICE: Sayings = (
     ),
     (
         "special_tokens eot_tokens",
-        "padding and ends are those of the base's tokenizer and of the template (--show-mask shows the ends); "
+        "padding and ends are those of the base's tokenizer and of the template (see --show-mask); "
         "a token that is new has to be added to the base model first",
     ),
     (

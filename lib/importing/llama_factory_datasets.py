@@ -182,7 +182,8 @@ def _columns(entry: Section, draft: StageDraft, formatting: str) -> None:
     for role, column in (columns if isinstance(columns, Mapping) else {}).items():
         named = expected.get(str(role))
         if column and column != named and not (named == "conversations" and column == "messages"):
-            what = f"rename the column {column} to {named}" if named else _OTHER_COLUMNS.get(str(role), _UNUSED)
+            rename = f"rename the column {column} to {named}"
+            what = rename if named else _OTHER_COLUMNS.get(str(role), _UNUSED)
             draft.advise(entry, f"columns.{role}", column, what)
     tags = tags if isinstance(tags, Mapping) else {}
     parts = (str(tags.get("role_tag", "from")), str(tags.get("content_tag", "value")))

@@ -131,10 +131,14 @@ def test_a_stages_folder_whose_base_changed_is_refused(trained: Any) -> None:
     assert "--base" in said
     shutil.rmtree(trained.folder(1))
     assert "--base" in refusal(lambda: folder_source(trained.folder(2), ""))
-    without = folder_source(trained.folder(2), str(trained.base))
-    assert without.earlier == ()
-    assert f"was trained on {trained.merged_base(2)}" in without.notices[0]
+    assert folder_source(trained.folder(2), str(trained.base)).earlier == ()
+
+
+def test_a_stage_that_is_asked_on_another_base_than_it_was_trained_on(trained: Any, tmp_path: Path) -> None:
     assert folder_source(trained.folder(1), str(trained.base)).notices == ()
+    shutil.copytree(trained.base, tmp_path / "other")
+    (notice,) = folder_source(trained.folder(1), str(tmp_path / "other")).notices
+    assert f"was trained on {trained.base}; it is asked on {tmp_path / 'other'}" in notice
 
 
 def test_another_template_and_precision(trained: Any) -> None:
