@@ -57,6 +57,8 @@ def _model(section: Section, draft: StageDraft) -> None:
 def _quantization(section: Section, draft: StageDraft) -> None:
     bits, kind = section.take("quantization_bit"), section.take("quantization_type", "nf4")
     double = section.take("double_quantization", True)
+    if (method := section.take("quantization_method", "bnb")) not in ("bnb", "bitsandbytes"):
+        draft.advise(section, "quantization_method", method, "bitsandbytes quantises here, in four bits")
     if bits is None:
         return
     source = shown("quantization_bit", bits)

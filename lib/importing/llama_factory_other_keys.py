@@ -117,7 +117,7 @@ ADVICE: Sayings = (
         "the same command goes on where it was interrupted",
     ),
     (
-        "quantization_method pure_bf16 fp8 fp8_*",
+        "pure_bf16 fp8 fp8_*",
         "the base in bf16, fp32 or nf4, the adapter trained in fp32",
     ),
     (
