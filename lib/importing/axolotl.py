@@ -59,10 +59,12 @@ def _model(section: Section, draft: StageDraft) -> None:
 
 def _quantization(section: Section, draft: StageDraft) -> None:
     four, extra = section.take("load_in_4bit"), section.take("bnb_config_kwargs") or {}
-    eight = section.take("load_in_8bit")
+    eight, source = section.take("load_in_8bit"), "load_in_4bit: true"
+    if four is None and section.take("adapter") == "qlora":  # it takes nothing else there
+        four, source = True, "adapter: qlora"
     if four:
         double = not isinstance(extra, dict) or extra.get("bnb_4bit_use_double_quant", True)
-        draft.set("SFT_QUANTIZATION", "nf4-double" if double else "nf4", "load_in_4bit: true")
+        draft.set("SFT_QUANTIZATION", "nf4-double" if double else "nf4", source)
     elif eight:
         differs = "eight bits are not here: not quantised, which takes twice the memory; nf4 takes half"
         draft.set("SFT_QUANTIZATION", "none", "load_in_8bit: true", differs)
@@ -184,7 +186,8 @@ def _training(section: Section, draft: StageDraft) -> None:
         ("SFT_LOGGING_STEPS", "logging_steps"), ("SFT_SAVE_TOTAL_LIMIT", "save_total_limit"),
         ("SFT_EARLY_STOPPING_PATIENCE", "early_stopping_patience"), ("SFT_SEED", "seed"),
         ("MLFLOW_TRACKING_URI", "mlflow_tracking_uri"), ("MLFLOW_EXPERIMENT_NAME", "mlflow_experiment_name"),
-        ("SFT_TENSORBOARD", "use_tensorboard"),
+        ("SFT_TENSORBOARD", "use_tensorboard"), ("SFT_DDP_TIMEOUT", "ddp_timeout"),
+        ("SFT_DATASET_NUM_PROC", "dataset_num_proc"), ("SFT_DATASET_NUM_PROC", "dataset_processes"),
     ):  # fmt: skip
         draft.carry(ours, section, theirs)
     rules.cadence(draft, section, "eval")

@@ -4,9 +4,9 @@ from lib.importing.draft import Sayings
 
 NOT_NEEDED: Sayings = (
     (
-        "dataset_prepared_path dataset_processes dataset_num_proc dataset_keep_in_memory "
-        "shuffle_merged_datasets skip_prepare_dataset preprocess_iterable",
-        "rows are prepared by every run, and shuffled by SFT_SEED",
+        "dataset_prepared_path dataset_keep_in_memory shuffle_merged_datasets skip_prepare_dataset "
+        "preprocess_iterable",
+        "rows are shuffled by SFT_SEED; large data sets are prepared once and kept (docs/preparation.md)",
     ),
     (
         "pad_to_sequence_len sample_packing_* eval_sample_packing multipack_real_batches batch_flattening",
@@ -66,7 +66,12 @@ ADVICE: Sayings = (
         "no layer is trained whole: put lm_head or embed_tokens aside, or train it elsewhere first",
     ),
     (
-        "special_tokens tokens added_tokens_overrides resize_token_embeddings* eot_tokens",
+        "special_tokens eot_tokens",
+        "padding and ends are those of the base's tokenizer and of the template (see --show-mask); "
+        "a token that is new has to be added to the base model first",
+    ),
+    (
+        "tokens added_tokens_overrides resize_token_embeddings*",
         "the tokenizer stays as the base has it: add tokens to the base model first and save it",
     ),
     (
@@ -85,7 +90,7 @@ ADVICE: Sayings = (
     (
         "fsdp fsdp_* tensor_parallel_size context_parallel_size sequence_parallel_degree "
         "expert_parallel_size dp_shard_size dp_replicate_size",
-        "one node, DeepSpeed ZeRO-2 or plain data parallel (docs/scaling.md)",
+        "DeepSpeed ZeRO-2 or plain data parallel, on one machine or several (docs/scaling.md)",
     ),
     (
         "plugins",
@@ -117,8 +122,16 @@ ADVICE: Sayings = (
         "prompts are never learned; rows of plain `text` are learned whole",
     ),
     (
-        "dataset_exact_deduplication min_sample_len",
-        "repeated rows keep one place in the split; filter the file itself",
+        "dataset_exact_deduplication",
+        "SFT_AUDIT=remove with SFT_AUDIT_CHECKS=duplicate (docs/audit.md)",
+    ),
+    (
+        "min_sample_len",
+        "filter the file itself",
+    ),
+    (
+        "streaming streaming_*",
+        "SFT_DATASET_STREAMING=1 reads data sets of the Hub row by row (docs/preparation.md)",
     ),
     (
         "torch_compile torch_compile_*",
@@ -130,6 +143,6 @@ ADVICE: Sayings = (
     ),
     (
         "loss_watchdog_*",
-        "SFT_EARLY_STOPPING_PATIENCE is what stops a run",
+        "SFT_ON_SPIKE and SFT_ON_NAN say what becomes of such a step (docs/reliability.md)",
     ),
 )

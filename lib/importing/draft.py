@@ -82,8 +82,8 @@ class StageDraft:
 
     def account_for(self, section: Section) -> None:
         """Keys that rules took and no line speaks of: nothing is dropped without a word."""
-        said = " ".join(carried.source for carried in self.settings.values())
-        said += " ".join(entry.key for entry in self.not_carried)
+        sources = (carried.source for carried in self.settings.values())
+        said = "\n".join([*sources, *(entry.key for entry in self.not_carried)])
         for key in section.all_keys():
             if key not in self.not_needed and not re.search(rf"(?<!\w){re.escape(key)}(?!\w)", said):
                 self.not_needed[key] = "as here, or decided by another key of the file"

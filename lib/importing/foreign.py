@@ -93,9 +93,7 @@ def read_config(path: Path) -> tuple[str, Section]:
     Raises InputError for what is no readable YAML mapping, and for keys that are neither trainer's.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeys)
+        document = yaml.load(_text(path), Loader=_UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise _refusal(
             path, f"a readable file in UTF-8 ({error})", "Correct the path or the file."
@@ -121,6 +119,15 @@ def read_config(path: Path) -> tuple[str, Section]:
             remedy="Write the stage file by hand; docs/settings.md has all keys.",
         )
     return found[0], Section(document)
+
+
+def _text(path: Path) -> str:
+    """The whole file. OSError for what has no end or never begins: a device, a pipe."""
+    if path.exists() and not path.is_file():
+        raise OSError("no ordinary file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _refusal(path: Path, expected: str, remedy: str) -> InputError:

@@ -57,6 +57,8 @@ def _model(section: Section, draft: StageDraft) -> None:
 def _quantization(section: Section, draft: StageDraft) -> None:
     bits, kind = section.take("quantization_bit"), section.take("quantization_type", "nf4")
     double = section.take("double_quantization", True)
+    if (method := section.take("quantization_method", "bnb")) not in ("bnb", "bitsandbytes"):
+        draft.advise(section, "quantization_method", method, "bitsandbytes quantises here, in four bits")
     if bits is None:
         return
     source = shown("quantization_bit", bits)
@@ -127,6 +129,8 @@ def _training(section: Section, draft: StageDraft) -> None:
         ("SFT_SAVE_TOTAL_LIMIT", "save_total_limit", None),
         ("SFT_SEED", "seed", None),
         ("SFT_EARLY_STOPPING_PATIENCE", "early_stopping_steps", None),
+        ("SFT_DATASET_NUM_PROC", "preprocessing_num_workers", None),
+        ("SFT_DDP_TIMEOUT", "ddp_timeout", None),
     ):
         draft.carry(ours, section, theirs, default=default)
     lowest, lowest_key = rules.lowest_share(draft, section)

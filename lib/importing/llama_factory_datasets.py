@@ -16,6 +16,10 @@ _COLUMNS = {
                "system": "system"},
     "sharegpt": {"messages": "conversations", "system": "system"},
 }  # fmt: skip
+_UNUSED = "this column is not trained"
+_OTHER_COLUMNS = {
+    "tools": "tool calls are not trained: write them into the content of the answers, or leave such rows out"
+}
 _JOINED = "instruction and input are joined by an empty line here, by a line break there"
 _TAG_PAIRS = {("from", "value"), ("role", "content")}
 _KNOWN_ROLES = {"human", "user", "gpt", "assistant", "system", "observation", "function_call", "tool"}
@@ -178,7 +182,8 @@ def _columns(entry: Section, draft: StageDraft, formatting: str) -> None:
     for role, column in (columns if isinstance(columns, Mapping) else {}).items():
         named = expected.get(str(role))
         if column and column != named and not (named == "conversations" and column == "messages"):
-            what = f"rename the column {column} to {named}" if named else "this column is not trained"
+            rename = f"rename the column {column} to {named}"
+            what = rename if named else _OTHER_COLUMNS.get(str(role), _UNUSED)
             draft.advise(entry, f"columns.{role}", column, what)
     tags = tags if isinstance(tags, Mapping) else {}
     parts = (str(tags.get("role_tag", "from")), str(tags.get("content_tag", "value")))

@@ -5,9 +5,8 @@ from lib.importing.draft import Sayings
 NOT_NEEDED: Sayings = (
     (
         "do_train do_eval overwrite_output_dir overwrite_cache tokenized_path "
-        "preprocessing_num_workers preprocessing_batch_size data_shared_file_system cache_dir "
-        "media_dir predict_with_generate",
-        "the command says what is done, and rows are prepared by every run",
+        "preprocessing_batch_size data_shared_file_system cache_dir media_dir predict_with_generate",
+        "the command says what is done; large data sets are prepared once and kept (docs/preparation.md)",
     ),
     (
         "plot_loss include_num_input_tokens_seen include_effective_tokens_per_second print_param_status",
@@ -57,7 +56,7 @@ ADVICE: Sayings = (
     (
         "use_dora pissa_* loraplus_* use_galore galore_* use_apollo apollo_* use_badam badam_* "
         "use_adam_mini use_muon use_llama_pro use_dft_loss mixture_of_depths rope_scaling "
-        "shift_attn split_special_tokens freeze_*",
+        "shift_attn split_special_tokens freeze_trainable_* freeze_extra_modules",
         "plain LoRA with the optimizers of SFT_OPTIM is what there is",
     ),
     (
@@ -70,7 +69,7 @@ ADVICE: Sayings = (
     ),
     (
         "streaming buffer_size",
-        "data sets are read whole, so that they can be counted and mixed exactly",
+        "SFT_DATASET_STREAMING=1 reads data sets of the Hub row by row (docs/preparation.md)",
     ),
     (
         "tool_format",
@@ -107,7 +106,7 @@ ADVICE: Sayings = (
     ),
     (
         "fsdp fsdp_* ray_* use_mca",
-        "one node, DeepSpeed ZeRO-2 or plain data parallel (docs/scaling.md)",
+        "DeepSpeed ZeRO-2 or plain data parallel, on one machine or several (docs/scaling.md)",
     ),
     (
         "adam_* optim_args label_smoothing_factor",
@@ -118,7 +117,7 @@ ADVICE: Sayings = (
         "the same command goes on where it was interrupted",
     ),
     (
-        "quantization_method pure_bf16 fp8 fp8_*",
+        "pure_bf16 fp8 fp8_*",
         "the base in bf16, fp32 or nf4, the adapter trained in fp32",
     ),
     (
@@ -126,7 +125,7 @@ ADVICE: Sayings = (
         "not compiled",
     ),
     (
-        "image_* video_* audio_* use_audio_in_video crop_to_patches",
+        "image_* video_* audio_* use_audio_in_video crop_to_patches freeze_*",
         "only text is trained",
     ),
 )

@@ -201,10 +201,14 @@ def template(
 
 
 def best_metric(draft: StageDraft, section: Section) -> None:
-    """Only the loss has the same name and meaning."""
+    """The loss, and the metrics of generated answers, which a plug-in may have computed under these names."""
     given = section.take("metric_for_best_model")
-    if given in ("loss", "eval_loss"):
+    name = str(given).removeprefix("eval_")
+    if name == "loss":
         draft.set("SFT_BEST_METRIC", "eval_loss", shown("metric_for_best_model", given))
+    elif name.startswith("gen_"):
+        differs = "a metric of generated answers: docs/metrics.md defines those of SFT_GEN_EVAL_TASK"
+        draft.set("SFT_BEST_METRIC", name, shown("metric_for_best_model", given), differs)
     elif given is not None:
         differs = "not here; docs/metrics.md has the metrics"
         draft.set("SFT_BEST_METRIC", "eval_loss", shown("metric_for_best_model", given), differs)

@@ -47,15 +47,22 @@ class AnswerFile:
         self.journal, self.metrics = (path.with_suffix(suffix) for suffix in (JOURNAL, METRICS))
         self.replies: dict[int, Reply] = {}
         self._anew = anew
-        # Up to here both files are whole, in bytes, and the output in rows.
-        self._journal_size = self._output_size = self._written = 0
+        self._forget()
         _check_place(path)
         _check_links(path, self.journal, self.metrics)
         if not self.journal.is_file() and path.is_file() and path.stat().st_size:
             expected = f"a new file, or one that this command began (with {self.journal.name} beside it)"
             raise _refused(path, "holds something else", expected, "choose another --output, or delete it")
+        if self.journal.is_file():  # a refusal now loads no model for nothing
+            with self.journal.open("rb") as journal:
+                self._lock(journal, fcntl.LOCK_SH)
         if not anew:
             self._read_back()
+
+    def _forget(self) -> None:
+        self.replies.clear()
+        # Up to here both files are whole, in bytes, and the output in rows.
+        self._journal_size = self._output_size = self._written = 0
 
     @property
     def complete(self) -> bool:
@@ -68,9 +75,12 @@ class AnswerFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:
             self._journal_file = opened.enter_context(_open(self.journal))
-            self._lock()
+            self._lock(self._journal_file, fcntl.LOCK_EX)
+            self._forget()
             if self._anew:
                 self.metrics.unlink(missing_ok=True)
+            else:
+                self._read_back()  # another run may have been here while the model was loaded
             # The output goes first: without its journal nobody could say what it is made from.
             self._output_file = opened.enter_context(_open(self.path))
             self._output_file.truncate(self._output_size)
@@ -99,9 +109,10 @@ class AnswerFile:
         if self.complete:
             self._journal_file.truncate(len(_encoded({"made_from": self.made_from})))
 
-    def _lock(self) -> None:
+    def _lock(self, journal: BinaryIO, kind: int) -> None:
+        """Until it is closed. Raises InputError while another run writes."""
         try:
-            fcntl.flock(self._journal_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(journal, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _refused(
                 self.path, "another run is writing it", "one run at a time", "wait for it or stop it"

@@ -133,7 +133,8 @@ def _with_adapter(
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, TypeError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2])  # torch counts in the first line, and names a tensor in the second
         raise InputError.of(
             where=str(folder),
             key="adapter",

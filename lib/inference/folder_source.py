@@ -56,7 +56,7 @@ def _adapter_source(folder: Path, base: str) -> ModelSource:
         raise _no_model(folder, f"a stage whose {RECORD} is as its run wrote it, or --base")
     if base:
         loaded = ModelSettings(base_model=base, quantization=record.quantization if record else "none")
-        source = _on(loaded, folder)
+        source = replace(_on(loaded, folder), notices=_other_base(folder, record, base))
     elif record is None:
         source = _on(_named_base(folder), folder)
     else:
@@ -68,6 +68,14 @@ def _adapter_source(folder: Path, base: str) -> ModelSource:
         tokenizer=folder if has_tokenizer else None,
         habits=_habits_of_folder(folder),
     )
+
+
+def _other_base(folder: Path, record: StageRecord | None, base: str) -> tuple[str, ...]:
+    """Earlier stages may be in the one and not in the other: an adapter fits both, and answers otherwise."""
+    trained_on = record.base["path"] if record else base
+    if Path(trained_on).resolve() == Path(base).resolve():
+        return ()
+    return (f"  [WARNING] {folder} was trained on {trained_on}; it is asked on {base}",)
 
 
 def _on(base: ModelSettings, folder: Path) -> ModelSource:

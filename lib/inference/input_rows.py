@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.data.chat.chat_template import TEMPLATE_ERRORS
-from lib.data.reading.broken_rows import Row
+from lib.data.reading.broken_rows import SKIPPED, Row
 from lib.data.reading.data_files import EXTENSIONS
 from lib.data.reading.first_problems import FirstProblems
 from lib.data.reading.rows import Example, Message
@@ -72,7 +72,10 @@ def read_input(path: Path, system: str = "") -> InputRows:
         source = Source(str(path), str(path), "train", None, rows, digest)
         table, _ = read_examples(source, strict=True, answered=False)
     except InputError as error:
-        problems.extend(error.problems)
+        # Training may skip a row; an answer is owed to every one.
+        problems.extend(
+            replace(problem, remedy=problem.remedy.removesuffix(SKIPPED)) for problem in error.problems
+        )
     problems.raise_if_any()
     return InputRows(path, rows, [_under(system, example) for example in table.examples], digest)
 

@@ -44,8 +44,7 @@ def answer_prompt(assistant: Assistant, prompt: str, wishes: Wishes) -> None:
 
 def converse(assistant: Assistant, wishes: Wishes) -> None:
     """Answer what is typed until /exit or the end of the input."""
-    with suppress(ImportError):
-        import readline  # noqa: F401  line editing and history for input()
+    _edit_lines()
     session = _Session(assistant, wishes)
     say("  /help for commands, Ctrl-D to leave")
     while True:
@@ -62,6 +61,15 @@ def converse(assistant: Assistant, wishes: Wishes) -> None:
             say("  that was no valid text in this terminal's encoding; nothing was sent")
     if sys.stdin.isatty():
         print(flush=True)
+
+
+def _edit_lines() -> None:
+    """Line editing and history for input(), where Python has readline. What is pasted is one message, however
+    many lines it has: CPython turns that off for its own prompt, which takes single lines."""
+    with suppress(ImportError):
+        import readline
+
+        readline.parse_and_bind("set enable-bracketed-paste on")
 
 
 def read_message() -> str:

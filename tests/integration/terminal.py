@@ -23,7 +23,9 @@ class Terminal:
     """A chat at the other end of a pseudo-terminal."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", descriptor: int) -> None:
-        self.process, self.descriptor, self.shown = process, descriptor, ""
+        self.process, self.descriptor = process, descriptor
+        self.shown = self.raw = ""
+        """What is shown and not yet looked at; all of it, with what steers the terminal."""
         # A character may come in several parts.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -53,7 +55,8 @@ class Terminal:
         begun = time.monotonic()
         while text not in self.shown and time.monotonic() - begun < seconds:
             if select.select([self.descriptor], [], [], 0.2)[0]:
-                self.shown += readable(self._decoder.decode(os.read(self.descriptor, 65536)))
+                came = self._decoder.decode(os.read(self.descriptor, 65536))
+                self.shown, self.raw = self.shown + readable(came), self.raw + came
         return text in self.shown
 
 

@@ -176,8 +176,13 @@ def test_a_chat_in_a_terminal(asked: Curriculum) -> None:
         terminal.type('もう一度。"""\n')
         terminal.until('度。"""\n')
         assert terminal.until("\n  (cut off after 24 tokens") == second
+        terminal.until("> ")
+        assert "\x1b[?2004h" in terminal.raw, "the terminal is not asked to mark what is pasted"
+        terminal.type("\x1b[200~Two\nlines.\x1b[201~\n")  # as it marks it
+        terminal.until("lines.\n")
+        terminal.until("(cut off after 24 tokens")
         terminal.type("/help\n")
-        terminal.until("/system [TEXT]")
+        assert "cut off" not in terminal.until("/system [TEXT]"), "each line was a message"
         terminal.type("/system be brief\n")
         terminal.until("(a new conversation)")
         terminal.until("> ")

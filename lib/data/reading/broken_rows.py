@@ -12,7 +12,8 @@ from lib.data.reading.first_problems import FirstProblems
 from lib.settings.errors import InputError, Problem
 
 Row = Mapping[str, Any]
-MEND_OR_SKIP = "mend or remove it; SFT_STRICT=0 skips and counts such rows"
+SKIPPED = "; SFT_STRICT=0 skips and counts such rows"
+MEND_OR_SKIP = f"mend or remove it{SKIPPED}"
 
 
 class BrokenRow(dict[str, Any]):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lib.data.reading.broken_rows import BrokenRow
+from lib.data.reading.broken_rows import SKIPPED, BrokenRow
 from lib.data.reading.extraction_record import answer_is_negative
 from lib.data.reading.labels import Label, labels_of
 from lib.settings.errors import InputError
@@ -22,7 +22,7 @@ _ROLES = {
     "human": "user",
     "observation": "tool",
 }
-MEND_OR_SKIP = "mend or remove the row; SFT_STRICT=0 skips and counts such rows"
+MEND_OR_SKIP = f"mend or remove the row{SKIPPED}"
 # Parts of a message that would change what is learned if they were dropped silently.
 _UNTRAINED_FIELDS = ("tool_calls", "function_call", "reasoning_content", "thinking", "reasoning")
 

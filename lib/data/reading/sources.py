@@ -137,7 +137,7 @@ def load_source(
             key="data set",
             value=f"split {split}: 0 rows",
             expected="at least one row",
-            remedy="check that the file was written completely, or remove the data set from the mix",
+            remedy="check that the file was written completely, or leave it out",
         )
     return loaded
 

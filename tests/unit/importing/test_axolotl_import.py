@@ -74,6 +74,16 @@ def test_defaults_of_that_trainer_are_written_where_ours_differ(imported: Import
             False,
         ),
         ("load_in_8bit: true", "SFT_QUANTIZATION", "none", True),
+        (
+            "metric_for_best_model: gen_offender_name_set_f1",
+            "SFT_BEST_METRIC",
+            "gen_offender_name_set_f1",
+            True,
+        ),
+        ("metric_for_best_model: eval_loss", "SFT_BEST_METRIC", "eval_loss", False),
+        ("ddp_timeout: 3600", "SFT_DDP_TIMEOUT", "3600", False),
+        ("dataset_processes: 4", "SFT_DATASET_NUM_PROC", "4", False),
+        ("metric_for_best_model: bleu", "SFT_BEST_METRIC", "eval_loss", True),
         ("lora_target_linear: true", "SFT_LORA_TARGET_MODULES", "all-linear", True),
         ("sample_packing: true", "SFT_PACKING", "1", False),
         ("optimizer: adamw_bnb_8bit", "SFT_OPTIM", "adamw_8bit", False),
@@ -121,6 +131,11 @@ def test_warm_up(imported: Import, lines: str, ratio: float, says: str) -> None:
     stage = imported(CONFIG.replace("warmup_ratio: 0.03", lines))
     assert stage.settings.training.warmup_ratio == ratio
     assert says in stage.differs("SFT_WARMUP_RATIO")
+
+
+def test_qlora_is_four_bits_also_where_only_the_adapter_says_so(imported: Import) -> None:
+    stage = imported(CONFIG.replace("adapter: lora", "adapter: qlora"))
+    assert stage.value("SFT_QUANTIZATION") == "nf4-double"
 
 
 def test_data_sets_behind_one_another_are_drawn_whole(imported: Import) -> None:

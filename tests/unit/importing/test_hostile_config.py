@@ -1,5 +1,6 @@
 """Configurations that are made to do harm: bombs of aliases, tags that build objects, nesting, size."""
 
+import os
 import time
 from pathlib import Path
 
@@ -41,3 +42,10 @@ def test_it_is_refused_at_once_and_nothing_is_written(
         import_config(tmp_path / "config.yml", tmp_path / "stages")
     assert time.thread_time() - started < 5
     assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yml")
+    for path in (tmp_path / "pipe.yml", Path("/dev/zero")):
+        with pytest.raises(InputError, match="no ordinary file"):
+            import_config(path, tmp_path / "stages")

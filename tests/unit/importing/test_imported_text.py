@@ -38,6 +38,13 @@ def test_every_key_is_somewhere_in_the_file(imported: Import) -> None:
     assert "<pad>" in text
 
 
+def test_a_key_is_not_both_to_be_dealt_with_and_to_be_left(imported: Import) -> None:
+    """The first key of those that are not carried over stands right behind the last of the sources."""
+    draft = imported(AXOLOTL.replace("hub_model_id", "frob: 1\nhub_model_id")).report.draft
+    assert draft.not_carried[0].key == "frob"
+    assert not {entry.key for entry in draft.not_carried} & draft.not_needed.keys()
+
+
 def test_secrets_are_not_shown(imported: Import) -> None:
     stage = imported(AXOLOTL)
     assert "hf_secret" not in stage.text

@@ -103,6 +103,8 @@ def test_defaults_of_that_trainer_are_written(imported: Import) -> None:
         ("val_size: 200", "SFT_VAL_RATIO", "0.05", True),
         ("report_to: [tensorboard]", "SFT_TENSORBOARD", "1", False),
         ("eval_dataset: held", "SFT_GEN_EVAL_DATASET_ID", "held", True),
+        ("ddp_timeout: 180000000", "SFT_DDP_TIMEOUT", "180000000", False),
+        ("preprocessing_num_workers: 16", "SFT_DATASET_NUM_PROC", "16", False),
         ("save_strategy: epoch", "SFT_SAVE_STEPS", "100", True),
         ("deepspeed: examples/deepspeed/ds_z2_config.json", "SFT_ZERO_STAGE", "2", True),
     ],
@@ -111,6 +113,14 @@ def test_single_keys(imported: Import, lines: str, key: str, value: str, marked:
     stage = imported(CONFIG + lines + "\n")
     assert stage.value(key) == value
     assert bool(stage.differs(key)) == marked
+
+
+def test_tool_calls_are_pointed_out(imported: Import, tmp_path: Path) -> None:
+    entry = {"file_name": "rows.json", "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+    entry["columns"]["tools"] = "tools"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps({"変換": entry}), encoding="utf-8")
+    assert "tool calls are not trained" in imported(CONFIG).advice()["変換.columns.tools"]
 
 
 def test_interleaved_data_sets_have_shares(imported: Import) -> None:

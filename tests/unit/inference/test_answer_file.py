@@ -163,7 +163,22 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     first, second = answer_file(tmp_path), answer_file(tmp_path)
     with first.writing(), pytest.raises(InputError, match="another run is writing it"), second.writing():
         pass
+    with first.writing(), pytest.raises(InputError, match="another run is writing it"):
+        answer_file(tmp_path)
     run(second)
+
+
+@pytest.mark.parametrize("batches", [2, 4])
+def test_what_another_run_answered_in_between_counts(tmp_path: Path, batches: int) -> None:
+    """This run looked at the files, then loaded its model; meanwhile the other one came and went."""
+    run(answer_file(tmp_path), 1)
+    waiting = answer_file(tmp_path)
+    run(answer_file(tmp_path), batches)
+    with waiting.writing():
+        assert waiting.replies.keys() == {index for batch in BATCHES[:batches] for index in batch}
+    assert b"\0" not in (tmp_path / "out.journal.jsonl").read_bytes()
+    run(waiting)
+    assert [line["id"] for line in lines(tmp_path / "out.jsonl")] == list(range(7))
 
 
 @pytest.mark.parametrize("name", ["out.json", "out", "folder.jsonl", "file/out.jsonl"])

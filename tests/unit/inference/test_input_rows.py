@@ -54,6 +54,12 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert found[f"{path}#3"].expected == "a question that is not empty"
 
 
+def test_no_row_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": \n{"prompt": "q"}\n')
+    assert [problem.remedy for problem in problems(path)] == ["mend or remove it"]
+
+
 def test_half_a_surrogate_pair_anywhere_in_a_row_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "q", "note": "\\ud800"}\n')

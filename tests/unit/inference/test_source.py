@@ -134,6 +134,13 @@ def test_a_stages_folder_whose_base_changed_is_refused(trained: Any) -> None:
     assert folder_source(trained.folder(2), str(trained.base)).earlier == ()
 
 
+def test_a_stage_that_is_asked_on_another_base_than_it_was_trained_on(trained: Any, tmp_path: Path) -> None:
+    assert folder_source(trained.folder(1), str(trained.base)).notices == ()
+    shutil.copytree(trained.base, tmp_path / "other")
+    (notice,) = folder_source(trained.folder(1), str(tmp_path / "other")).notices
+    assert f"was trained on {trained.base}; it is asked on {tmp_path / 'other'}" in notice
+
+
 def test_another_template_and_precision(trained: Any) -> None:
     source = folder_source(trained.base, "")
     changed = source.asked_with("chatml", "bf16")
