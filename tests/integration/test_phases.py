@@ -50,15 +50,15 @@ def test_slow_experts_at_step_0(new_curriculum: Callable[[Path], Curriculum], tm
     tests/reliability/test_stalls.py."""
     curriculum = new_curriculum(tmp_path / "curriculum")
     curriculum.set(1, SFT_MAX_STEPS=1, SFT_GEN_EVAL_SAMPLES=0, SFT_GEN_EVAL_BEFORE=0, SFT_STALL_SECONDS=1)
-    stalls = [{"phase": "first forward", "how": "experts", "seconds": 2.6}]
+    stalls = [{"phase": "first forward", "how": "experts", "seconds": 4.6}]
     command = replace(curriculum.command, script=ROOT / "tests/integration/stalled_train.py")
     result = command("--stage", 1, STALLS=json.dumps(stalls))
     assert result.returncode == 0, result.stderr
     assert re.search(
-        r"\[WARNING\] nothing has moved for [12] s in: first forward\n"
+        r"\[WARNING\] nothing has moved for [1-4] s in: first forward\n"
         r"    still computing: slow experts \(\d\.\d cores busy\), in stalled_train.py:\d+ computing .*\n"
         r"    stacks: out/lora_stage1/stalls.txt; the run goes on \(SFT_STALL_SECONDS, SFT_ON_STALL\)\n",
         result.stderr,
     ), result.stderr
     assert "  it moves again\n" in result.stderr
-    assert re.search(r"; first forward [23]\.\d\d s, backward ", result.stdout)
+    assert re.search(r"; first forward [4-6]\.\d\d s, backward ", result.stdout)
