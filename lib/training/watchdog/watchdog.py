@@ -133,11 +133,15 @@ class Watchdog(threading.Thread):
         self._over.set()
         self._last_resort.end()
         self.join(ANSWER_SECONDS)
+        self._say_that_it_moves()  # a short run may be over before the next look
 
-    def _look(self) -> None:
+    def _say_that_it_moves(self) -> None:
         if self._said_at not in (-1, HEART.beats):
             print("  it moves again", file=sys.stderr, flush=True)
             self._said_at, self._due = -1, self._first_due
+
+    def _look(self) -> None:
+        self._say_that_it_moves()
         silent = time.monotonic() - HEART.moved
         if silent >= self._due:
             reports = self._ask()
