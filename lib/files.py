@@ -36,15 +36,20 @@ def parse_json(text: str | bytes) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Temporary file, fsync, rename: a reader sees the old file or the new one. Line ends stay as given.
 
-    A symbolic link at either name is replaced, never written through.
+    A symbolic link at either name is replaced, never written through. What fails leaves nothing behind.
     """
     temporary = path.with_name(path.name + ".part")
     temporary.unlink(missing_ok=True)
-    with temporary.open("x", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def existing_folder(folder: Path) -> Path:

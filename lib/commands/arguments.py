@@ -40,7 +40,7 @@ def _add_running(add: Callable[..., object]) -> None:
     )
     add(
         "--nproc",
-        type=int,
+        type=_whole(0),  # 0 is refused with what this machine allows
         metavar="N",
         help="processes on this machine (default: one per visible GPU, else 1)",
     )
@@ -64,7 +64,7 @@ def _add_looking(add: Callable[..., object]) -> None:
     add("--plan", action="store_true", help="print what would run, and stop; loads no torch")
     add(
         "--show-mask",
-        type=int,
+        type=_whole(0),
         default=0,
         metavar="N",
         help="with --plan: N training rows with the learned tokens marked",
@@ -141,7 +141,7 @@ def parse_export(arguments: Sequence[str] | None, description: str) -> argparse.
     """Options of `python export.py`."""
     parser = _parser(description)
     add = parser.add_argument
-    add("--stage", required=True, type=int, metavar="N", help="the last stage that goes into the model")
+    add("--stage", required=True, type=_whole(1), metavar="N", help="the last stage that goes into the model")
     add("--to", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
     add(
         "--adapter-only",

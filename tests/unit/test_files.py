@@ -1,5 +1,7 @@
 """Folders that are there whole or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,22 @@ def test_a_file_is_never_written_through_a_link(name: str, tmp_path: Path) -> No
     assert (tmp_path / "precious").read_text() == "kept"
     assert (tmp_path / "stage.json").read_text() == "new"
     assert not (tmp_path / "stage.json").is_symlink()
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "stage.json", "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, fails, full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(tmp_path / "stage.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["stage.json"]
+    assert (tmp_path / "stage.json").read_text() == "old"
 
 
 def test_links_inside_a_folder_are_found_and_not_followed(tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 PARENT_DEATH_SIGNAL = 1
 
 
+GOES_ON = "interrupted; the same command goes on from what is done"
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ends the run; `said` is where it stands, and empty where another process says it."""
 
-    def __init__(self, number: int, said: str = "interrupted") -> None:
+    def __init__(self, number: int, said: str = GOES_ON) -> None:
         super().__init__(number, said)
         self.number, self.said = number, said
 

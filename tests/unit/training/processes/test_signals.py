@@ -83,5 +83,7 @@ def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     say_end(KeyboardInterrupt())
     say_end(Interrupted(signal.SIGTERM, "saved"))
     say_end(Interrupted(signal.SIGTERM, ""))
-    assert capsys.readouterr().err == "interrupted\nsaved\n"
+    say_end(Interrupted(signal.SIGTERM))
+    said = "interrupted; the same command goes on from what is done"
+    assert capsys.readouterr().err == f"interrupted\nsaved\n{said}\n"
     assert code_of(KeyboardInterrupt()) == 130
