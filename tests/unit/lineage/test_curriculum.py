@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from lib.lineage import curriculum as survey_module
-from lib.lineage import obstacles as obstacles_module
 from lib.lineage import stage_lock
 from lib.lineage.curriculum import choose_stages, survey, with_base
 from lib.model import base_files
+from lib.planning import obstacles as obstacles_module
 from lib.planning.obstacles import obstacles, preconditions, unwritable_problems
 from lib.settings import InputError, ModelSettings
 
