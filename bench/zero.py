@@ -29,6 +29,8 @@ from typing import Any
 
 from bench.timing import load, median_and_spread, ratios
 from lib.settings import StageSettings, load_stage
+from lib.training.machines.alone import Alone
+from lib.training.machines.joined import joined
 from lib.training.processes.launch import is_worker, prepare_environment, run_workers
 from lib.training.sizing.world import plan_world
 
@@ -143,11 +145,13 @@ def work(options: argparse.Namespace) -> int:
         f"SFT_BASE_MODEL={options.worker / ('steered' if options.idle else 'base')}",
     ]  # fmt: skip
     settings = load_stage(options.worker, 1, overrides=overrides, environ={})
-    train(settings, options.worker / "result.json", count=rows * passes * processes * options.steps)
+    with joined(world) as machines:
+        count = rows * passes * processes * options.steps
+        train(settings, options.worker / "result.json", machines, count=count)
     return 0
 
 
-def train(settings: StageSettings, result: Path, *, count: int) -> None:
+def train(settings: StageSettings, result: Path, machines: Alone, *, count: int) -> None:
     """Train on `count` random rows with the project's own trainer; rank 0 writes what all measured."""
     import torch
 
@@ -165,7 +169,7 @@ def train(settings: StageSettings, result: Path, *, count: int) -> None:
     quiet_libraries()
     world = plan_world(None)
     compute = choose_compute(settings.model)
-    processes = Processes(settings, world, compute.dtype, evaluates=False)
+    processes = Processes(settings, world, compute.dtype, evaluates=False, machines=machines)
     path = settings.model.base_model
     model = load_base(
         StageBase(path, "", path, merged=False, reused=False, seconds=0.0), compute, on_gpu=world.gpus > 0

@@ -19,10 +19,11 @@ LESS_MEMORY = (
 
 
 def answering_explained(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """A traceback goes into a file beside the answers, or into the working folder."""
+    """A traceback goes into a file beside the answers, or into the working folder, where nothing is taken
+    away."""
     output: Path | None = options.output
     log = Path(f"{output}.failure.log") if output else Path("infer_failure.log")
-    return explained("infer.py failed", log, lambda: LESS_MEMORY)
+    return explained("infer.py failed", log, lambda: LESS_MEMORY, replaces=output is not None)
 
 
 def answering_watched(options: argparse.Namespace, source: ModelSource) -> AbstractContextManager[None]:

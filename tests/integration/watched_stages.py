@@ -14,13 +14,13 @@ import lib.commands.stage_steps as steps  # noqa: E402
 original = steps.announce
 
 
-def announce(*call: Any) -> None:
+def announce(*call: Any) -> Any:
     """At the beginning of a stage: its processes have joined, its model is not loaded yet."""
     from transformers import PreTrainedModel
 
     alive = [kept for kept in gc.get_objects() if isinstance(kept, PreTrainedModel)]
     print(f"models in memory: {len(alive)}", flush=True)
-    original(*call)
+    return original(*call)
 
 
 steps.announce = announce

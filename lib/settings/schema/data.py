@@ -188,7 +188,7 @@ class DataSettings:
     cache_gb: float = key(
         "SFT_CACHE_GB",
         "100",
-        number(minimum=0),
+        number(minimum=0, maximum=1_000_000),
         unit="GB",
         meaning="How large that folder may grow: beyond, what was not used for longest is removed",
     )

@@ -180,11 +180,11 @@ class Together(Alone):
 
     def _followed(self) -> PeerEndedError | SystemExit:
         """The end of this process, a moment after the other's: a launcher that sees one end ends its
-        neighbours, and whoever has the reason is to say it."""
+        neighbours at once, and whoever has the reason is to say it first."""
         reason = self.lifeline.reason
         assert reason is not None
         self._ending = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self._speaks(reason) else signal.SIG_DFL)
         if not is_heard():
             time.sleep(SPEAKING_SECONDS)
         return PeerEndedError(reason) if self._speaks(reason) else Told("", follows=True)
