@@ -64,25 +64,23 @@ def _print_lineage(plan: StagePlan, console: Console) -> None:
     console.print(f"  output   {escape(plan.output)}\n  runs as  {plan.world}")
 
 
+def _table(title: str, of: str, *numbers: str) -> Table:
+    """Empty, with a column of names that may be long and others of numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column(of, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
 def _mix_table(ledger: dict[str, Any]) -> Table:
     unit = ledger["unit"].replace("_", " ")
     title = "mix" if unit == "rows" else f"mix, weights and requests in {unit}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("data set", overflow="fold")
-    for name in (
-        "weight",
-        "rows",
-        "held out",
-        "requested",
-        *([] if unit == "rows" else ["realised"]),
-        "drawn",
-        "upsampled",
-        "repeats",
-        "unseen",
-        "trained",
-        "learned tokens",
-    ):
-        table.add_column(name, justify="right")
+    realised = [] if unit == "rows" else ["realised"]
+    table = _table(
+        title, "data set", "weight", "rows", "held out", "requested", *realised,
+        "drawn", "upsampled", "repeats", "unseen", "trained", "learned tokens",
+    )  # fmt: skip
     about = "≈ " if ledger["estimated"] else ""
     for line in ledger["sources"]:
         encoded = line["encoded"] or {}
@@ -119,10 +117,7 @@ def _trained(line: dict[str, Any], about: str) -> str:
 def _negative_tables(ledger: dict[str, Any]) -> list[Table]:
     if not ledger["negatives"]:
         return []
-    table = Table(title="negatives", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("of", overflow="fold")
-    for name in ("rows", "negatives", "requested", "realised", "drawn", "trained"):
-        table.add_column(name, justify="right")
+    table = _table("negatives", "of", "rows", "negatives", "requested", "realised", "drawn", "trained")
     about = "≈ " if ledger["estimated"] else ""
     for line in ledger["negatives"]:
         table.add_row(
@@ -142,10 +137,7 @@ def _negative_tables(ledger: dict[str, Any]) -> list[Table]:
 def _label_tables(ledger: dict[str, Any]) -> list[Table]:
     if not ledger["labels"]:
         return []
-    table = Table(title="labels", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("label", overflow="fold")
-    for name in ("rows", "requested", "drawn", "share", "trained", "learned tokens"):
-        table.add_column(name, justify="right")
+    table = _table("labels", "label", "rows", "requested", "drawn", "share", "trained", "learned tokens")
     shown = [line for line in ledger["labels"] if line["drawn"]]
     few = sorted(shown, key=lambda line: -line["drawn"])[:SHOWN_LABELS]
     for line in sorted(few, key=lambda line: (line["field"], -line["drawn"])):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lib.settings import InputError, TrainingSettings
 from lib.training.sizing.cards import Card, parse_hardware
 from lib.training.sizing.devices import count_gpus
+from lib.training.sizing.sizes import counted
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class World:
         device = f"{gpus} {kind}" if gpus else "CPU"
         alone = "plain data parallel" if self.processes > 1 else "no sharding needed"
         spread = f" on {self.machines} machines" if self.machines > 1 else ""
-        return f"  {self.processes} process{'es' * (self.processes != 1)} on {device}{spread}, " + (
+        return f"  {counted(self.processes, 'process')} on {device}{spread}, " + (
             "DeepSpeed ZeRO-2" if self.shards(training) else alone
         )
 
